@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+/// What the local API needs from the daemon. Everything runs on the control loop. Getters answer at once from values
+/// at hand; what takes time gets a completion to call later. Completions may be called after the client or even the
+/// server has gone (they then do nothing), and at most once; a second call is ignored.
+///
+/// Messages for the bus go the other way: the daemon calls Server::publish().
+
+#include <sys/types.h>
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/ip.h"
+#include "base/keys.h"
+#include "base/result.h"
+#include "tailscaled/api/node.h"
+#include "tailscaled/api/notify.h"
+#include "tailscaled/api/ping.h"
+#include "tailscaled/api/prefs.h"
+#include "tailscaled/api/status.h"
+
+namespace mesh::localapi {
+
+/// Who asks. Rights are checked by the server before the backend is called; kept for log lines.
+struct Caller {
+    uid_t uid = 0;
+    pid_t pid = 0;
+    std::string reason;  ///< X-Tailscale-Reason, decoded and made printable; ""
+};
+
+enum class WithPeers : uint8_t { kNo, kYes };
+
+/// An answer that is more than text: used where the daemon alone knows what to say.
+struct Reply {
+    unsigned status = 200;
+    std::string content_type = "application/json";
+    std::string body;
+};
+
+class Backend {
+   public:
+    virtual ~Backend() = default;
+
+    // ---- reading (every local user)
+    virtual api::DaemonStatus status(WithPeers peers) = 0;
+    virtual const api::Prefs& prefs() = 0;  ///< the server writes them redacted
+    /// Exactly one of the two is given. nullopt → 404 "no match for IP:port". The own node answers too.
+    virtual std::optional<api::WhoIsResult> whois(const Addr& ip, uint16_t port, std::string_view proto) = 0;
+    virtual std::optional<api::WhoIsResult> whois(const NodePublic& key) = 0;
+    /// Compact JSON of the DERP map, "" = null.
+    virtual std::string derp_map_json() = 0;
+    /// Compact JSON of the DNS part of the netmap; nullopt → 503 "no netmap".
+    virtual std::optional<std::string> dns_config_json() = 0;
+    /// Compact JSON of the whole netmap for `debug netmap`, "" = null.
+    virtual std::string net_map_json() = 0;
+    /// Prometheus text.
+    virtual std::string user_metrics() = 0;
+    /// Compact JSON object name → count of the packet path's drops by reason.
+    virtual std::string drops_json() = 0;
+    /// Compact JSON array, one object per peer: what `tailscale debug paths` prints.
+    virtual std::string paths_json() = 0;
+    /// "" = fine; else the warning people read.
+    virtual std::string ip_forwarding_warning() = 0;
+    virtual std::string udp_gro_forwarding_warning() = 0;
+    virtual bool uses_so_mark() = 0;
+    virtual std::string state_dir() = 0;
+    virtual std::vector<api::LoginProfile> profiles() = 0;
+    virtual api::LoginProfile current_profile() = 0;
+    /// First message for a new watcher; the parts named by `mask` (api::WatchBit).
+    virtual api::Notify initial_notify(uint64_t mask) = 0;
+
+    // ---- writing (root, the daemon's own user, the operator)
+    /// Applies the change and returns the new prefs. An error is answered as 400 {"Error":"…"}.
+    virtual Result<api::Prefs> edit_prefs(const api::MaskedPrefs& change, const Caller& caller) = 0;
+    virtual Status check_prefs(const api::Prefs& prefs) = 0;
+    /// Takes over update_prefs, remembers the auth key, (re)starts the control connection. 204 on success.
+    virtual Status start(const api::StartOptions& options, const Caller& caller) = 0;
+    /// Begins or continues a login; a URL arrives on the bus. Must use an auth key given to start() before.
+    virtual Status login_interactive(const Caller& caller) = 0;
+    using Done = std::function<void(Status)>;
+    /// `done` when the node is logged out here; the control server is told with best effort.
+    virtual void logout(const Caller& caller, Done done) = 0;
+    using PingDone = std::function<void(const api::PingResult&)>;
+    /// `done` may never be called (no pong): the client gives up and closes.
+    virtual void ping(const api::PingRequest& request, PingDone done) = 0;
+    /// POST debug?action=…: "rebind", "restun", …; nullopt = unknown action → 400.
+    virtual std::optional<Result<Reply>> debug_action(std::string_view action) = 0;
+    virtual void reset_auth() = 0;
+};
+
+}  // namespace mesh::localapi
