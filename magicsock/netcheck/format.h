@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+/// The report as `tailscale netcheck` prints it.
+
+#include <string>
+
+#include "base/time.h"
+#include "magicsock/derp/derp_map.h"
+#include "magicsock/netcheck/netcheck.h"
+
+namespace mesh::netcheck {
+
+/// Starts with an empty line; ends with a newline.
+[[nodiscard]] std::string format_text(const Report& report, const derp::DerpMap& map, bool verbose = false);
+/// Tab-indented (`--format=json`) or one line (`json-line`); no newline at the end.
+[[nodiscard]] std::string format_json(const Report& report);
+[[nodiscard]] std::string format_json_line(const Report& report);
+/// As Go prints a duration: "800µs", "1.2ms", "12.3s", "0s".
+[[nodiscard]] std::string duration_text(Duration d);
+
+}  // namespace mesh::netcheck
