@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A small internet in network namespaces, made of veth pairs, one bridge and NAT routers. Meant to run under ./isolated, which
+guarantees the clean-up.
+
+    srv 10.50.0.2,3      nat1 10.50.1.1 --- 192.168.1.0/24 --- laptop .10
+          \\               /
+           core (bridge 10.50.0.0/16)
+                          \\
+                           nat2 10.50.2.1 --- 192.168.2.0/24 --- router .10 --- 192.168.50.0/24 --- lanhost .20
+
+Control servers get a private address: with a public one on an odd port the original client insists on port 443. NAT routers
+drop unsolicited packets to themselves, or connection tracking remaps the port and plain pairs stay relayed."""
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+OURS = ROOT / "build/release/bin"
+ORIGINAL = ROOT / "build/interop/bin"
+DERP_PORT, STUN_PORT, CONTROL_PORT = 12345, 38894, 8080
+
+
+class Failure(Exception):
+    pass
+
+
+def wait_for(what, condition, timeout=10.0, interval=0.02):
+    """Returns the first true value of condition(); raises after `timeout` seconds."""
+    end = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise Failure(f"timed out after {timeout} s: {what}")
+        time.sleep(interval)
+
+
+class Process:
+    def __init__(self, popen, log):
+        self.popen, self.log = popen, pathlib.Path(log)
+
+    def text(self):
+        return self.log.read_text(errors="replace")
+
+    def wait_text(self, pattern, timeout=10.0):
+        def look():
+            if self.popen.poll() is not None and not re.search(pattern, self.text()):
+                raise Failure(f"ended with {self.popen.returncode} before {pattern!r}:\n{self.text()[-3000:]}")
+            return re.search(pattern, self.text())
+        return wait_for(f"{pattern!r} in {self.log.name}", look, timeout)
+
+    def stop(self, sig=signal.SIGTERM, timeout=10):
+        if self.popen.poll() is None:
+            self.popen.send_signal(sig)
+        try:
+            return self.popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+            raise Failure(f"{self.log.name}: did not stop within {timeout} s of {sig!r}\n{self.text()[-3000:]}")
+
+
+class Lab:
+    def __init__(self, name="lab"):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix=f"tailmesh-{name}-"))
+        self.spaces, self.processes, self.count = [], [], 0
+        self.prefix = f"{name[:6]}{os.getpid() % 1000}"
+
+    # namespaces and links -------------------------------------------------------------------------------------------
+    def full(self, name):
+        return f"{self.prefix}-{name}"
+
+    def space(self, name):
+        subprocess.run(["ip", "netns", "add", self.full(name)], check=True)
+        self.spaces.append(name)
+        self.run(name, "ip link set lo up")
+        return name
+
+    def argv(self, name, command):
+        command = command.split() if isinstance(command, str) else [str(c) for c in command]
+        return ["ip", "netns", "exec", self.full(name), *command]
+
+    def run(self, name, command, check=True, timeout=60, **kw):
+        done = subprocess.run(self.argv(name, command), capture_output=True, text=True, errors="replace", timeout=timeout, **kw)
+        if check and done.returncode != 0:
+            raise Failure(f"{name}: {command} ended with {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    def start(self, name, command, label=None, env=None, cwd=None):
+        """A process in a namespace, with a private view of /etc; output goes to a log file."""
+        self.count += 1
+        label = label or f"{name}-{self.count}"
+        log = self.dir / f"{label}.log"
+        etc = self.dir / f"etc-{self.count}"
+        (etc / "upper").mkdir(parents=True)
+        (etc / "work").mkdir()
+        command = command.split() if isinstance(command, str) else [str(c) for c in command]
+        # ip netns exec already gave a private mount namespace; a tmpfs carries the layer, as overlays cannot stack on overlays.
+        script = (f'mount -t tmpfs tmpfs "{etc}" && mkdir "{etc}/u" "{etc}/w" && mount -t overlay overlay -o '
+                  f'lowerdir=/etc,upperdir="{etc}/u",workdir="{etc}/w" /etc && exec "$@"')
+        with open(log, "ab") as out:
+            popen = subprocess.Popen(self.argv(name, ["sh", "-c", script, "sh", *command]), stdout=out, stderr=out,
+                                     stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})}, cwd=cwd)
+        process = Process(popen, log)
+        self.processes.append(process)
+        return process
+
+    def veth(self, a, a_if, b, b_if):
+        self.count += 1
+        x, y = f"v{self.count}a", f"v{self.count}b"
+        subprocess.run(["ip", "link", "add", x, "type", "veth", "peer", "name", y], check=True)
+        for link, space, name in ((x, a, a_if), (y, b, b_if)):
+            subprocess.run(["ip", "link", "set", link, "netns", self.full(space), "name", name], check=True)
+            self.run(space, f"ip link set {name} up")
+
+    def core(self):
+        self.space("core")
+        self.run("core", "ip link add br0 type bridge")
+        self.run("core", "ip link set br0 up")
+
+    def uplink(self, name, *addresses, interface="eth0"):
+        """Joins a namespace to the core; addresses like 10.50.0.2/16."""
+        self.count += 1
+        port = f"p{self.count}"
+        self.veth(name, interface, "core", port)
+        self.run("core", f"ip link set {port} master br0")
+        for a in addresses:
+            self.run(name, f"ip addr add {a} dev {interface}" + (" nodad" if ":" in a else ""))
+
+    def nat(self, name, wan, lan, kind="easy"):
+        """A router with WAN address `wan`/16 and LAN gateway `lan` (like 192.168.1.1/24). Kinds: easy, hard, blocked (no UDP)."""
+        self.space(name)
+        self.uplink(name, f"{wan}/16", interface="wan")
+        self.run(name, "sysctl -qw net.ipv4.ip_forward=1")
+        self.run(name, "ip link add lan type bridge")
+        self.run(name, f"ip addr add {lan} dev lan")
+        self.run(name, "ip link set lan up")
+        random = " --random-fully" if kind == "hard" else ""
+        self.run(name, f"iptables -t nat -A POSTROUTING -o wan -j MASQUERADE{random}")
+        self.run(name, "iptables -A INPUT -i wan -m conntrack --ctstate NEW -j DROP")
+        self.run(name, "iptables -A FORWARD -i wan -m conntrack --ctstate NEW -j DROP")
+        if kind == "blocked":
+            self.run(name, "iptables -A FORWARD -p udp -j DROP")
+
+    def host(self, name, address, gateway_space, gateway=None, interface="eth0"):
+        """A host on the LAN bridge of a router."""
+        if name not in self.spaces:
+            self.space(name)
+        self.count += 1
+        port = f"l{self.count}"
+        self.veth(name, interface, gateway_space, port)
+        self.run(gateway_space, f"ip link set {port} master lan")
+        self.run(name, f"ip addr add {address} dev {interface}")
+        if gateway:
+            self.run(name, f"ip route add default via {gateway}")
+
+    def home_and_office(self, left="easy", right="easy"):
+        """The picture at the head of this file."""
+        self.core()
+        self.space("srv")
+        self.uplink("srv", "10.50.0.2/16", "10.50.0.3/16")
+        self.nat("nat1", "10.50.1.1", "192.168.1.1/24", left)
+        self.host("laptop", "192.168.1.10/24", "nat1", "192.168.1.1")
+        self.nat("nat2", "10.50.2.1", "192.168.2.1/24", right)
+        self.host("router", "192.168.2.10/24", "nat2", "192.168.2.1")
+        self.run("router", "sysctl -qw net.ipv4.ip_forward=1")
+        self.space("lanhost")
+        self.veth("router", "lan0", "lanhost", "eth0")
+        self.run("router", "ip addr add 192.168.50.1/24 dev lan0")
+        self.run("lanhost", "ip addr add 192.168.50.20/24 dev eth0")
+        self.run("lanhost", "ip route add default via 192.168.50.1")
+
+    # servers --------------------------------------------------------------------------------------------------------
+    def derp_map(self, insecure=True, **node):
+        return {"Regions": {"900": {"RegionID": 900, "RegionCode": "lab", "RegionName": "Lab DERP", "Nodes": [
+            {"Name": "900a", "RegionID": 900, "HostName": "10.50.0.2", "IPv4": "10.50.0.2", "IPv6": "none", "DERPPort": DERP_PORT,
+             "STUNPort": STUN_PORT, "InsecureForTests": insecure, **node}]}}}
+
+    def derper(self, binary=None, space="srv", host="10.50.0.2", args=()):
+        binary = binary or OURS / "derper"
+        certs = self.dir / f"certs-{host}"
+        certs.mkdir(exist_ok=True)
+        p = self.start(space, [binary, "-a", f":{DERP_PORT}", "-http-port", "-1", "-hostname", host, "-certmode", "manual", "-certdir", certs,
+                               "-stun", "-stun-port", STUN_PORT, "-c", self.dir / f"derper-{host}.key", *args], label=f"derper-{host}")
+        wait_for("derper listens", lambda: self.listening(space, DERP_PORT))
+        return p
+
+    def listening(self, space, port):
+        return f":{port} " in self.run(space, "ss -ltnH").stdout
+
+    def control(self, args=(), derp_map=None, prefix="100.64.0.0/10", v6="fd7a:115c:a1e0::/48"):
+        """The lab's own control server (tests/lab)."""
+        path = self.dir / "derpmap.json"
+        path.write_text(json.dumps(derp_map or self.derp_map()))
+        p = self.start("srv", [OURS / "lab-control", "--listen", f"10.50.0.2:{CONTROL_PORT}", "--derp-map", path, "--prefix", prefix,
+                               "--v6", v6, "--approve-routes", *args], label="control")
+        wait_for("control listens", lambda: self.listening("srv", CONTROL_PORT))
+        return p
+
+    def testcontrol(self, derp_map=None, args=()):
+        """The control server that the original project tests with."""
+        path = self.dir / "derpmap.json"
+        path.write_text(json.dumps(derp_map or self.derp_map()))
+        p = self.start("srv", [ORIGINAL / "testcontrol", "-listen", f"10.50.0.2:{CONTROL_PORT}", "-derp-map", path, *args], label="control")
+        wait_for("testcontrol listens", lambda: self.listening("srv", CONTROL_PORT))
+        return p
+
+    url = f"http://10.50.0.2:{CONTROL_PORT}"
+
+    def node(self, space, binaries=OURS, **kw):
+        return Node(self, space, pathlib.Path(binaries), **kw)
+
+    def page(self, space="lanhost", port=80, text="hello from the LAN\n"):
+        """A web server; returns the process."""
+        folder = self.dir / f"page-{space}"
+        folder.mkdir(exist_ok=True)
+        (folder / "index.html").write_text(text)
+        p = self.start(space, ["python3", "-m", "http.server", port, "--directory", folder], label=f"page-{space}")
+        wait_for("page server listens", lambda: self.listening(space, port))
+        return p
+
+    def fetch(self, space, url, timeout=5):
+        return self.run(space, ["python3", "-c",
+                                "import sys,urllib.request as u; print(u.urlopen(sys.argv[1], timeout=float(sys.argv[2])).read().decode(), end='')",
+                                url, timeout], check=False, timeout=timeout + 5)
+
+    def close(self):
+        for p in self.processes:
+            if p.popen.poll() is None:
+                p.popen.kill()
+        for p in self.processes:
+            p.popen.wait()
+        for name in self.spaces:
+            subprocess.run(["ip", "netns", "del", self.full(name)], check=False, capture_output=True)
+        if not os.environ.get("KEEP_LAB"):
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if kind is not None:
+            for p in self.processes:
+                print(f"--- {p.log.name}\n{p.text()[-4000:]}")
+        self.close()
+
+
+class Node:
+    """One tailscaled with its CLI in a namespace. `binaries` is a folder with tailscaled and tailscale (ours or the original's)."""
+
+    def __init__(self, lab, space, binaries, tun="tailscale0", port=41641, name=None, env=None, cli=None):
+        self.lab, self.space, self.binaries, self.tun, self.port, self.env = lab, space, binaries, tun, port, env
+        self.name = name or space
+        self.dir = lab.dir / f"node-{self.name}"
+        self.dir.mkdir(exist_ok=True)
+        self.socket = self.dir / "tailscaled.sock"
+        self.cli_path = pathlib.Path(cli) if cli else binaries / "tailscale"
+        self.daemon = None
+
+    def start(self, *args):
+        self.daemon = self.lab.start(self.space, [self.binaries / "tailscaled", f"--statedir={self.dir}", f"--socket={self.socket}",
+                                                  f"--port={self.port}", f"--tun={self.tun}", "--no-logs-no-support", *args],
+                                     label=f"tailscaled-{self.name}-{self.lab.count}", env=self.env)
+        wait_for("the local API answers", lambda: self.alive() and self.cli("status", "--json", check=False).returncode == 0)
+        return self
+
+    def alive(self):
+        if self.daemon.popen.poll() is not None:
+            raise Failure(f"tailscaled of {self.name} ended with {self.daemon.popen.returncode}\n{self.daemon.text()[-3000:]}")
+        return True
+
+    def cli(self, *args, check=True, timeout=60):
+        return self.lab.run(self.space, [self.cli_path, f"--socket={self.socket}", *args], check=check, timeout=timeout)
+
+    def up(self, *args, check=True, timeout=60):
+        return self.cli("up", f"--login-server={self.lab.url}", "--accept-dns=false", *args, check=check, timeout=timeout)
+
+    def status(self):
+        return json.loads(self.cli("status", "--json").stdout)
+
+    def ip(self):
+        return self.cli("ip", "-4").stdout.strip()
+
+    def peer(self, ip):
+        for p in (self.status().get("Peer") or {}).values():
+            if ip in (p.get("TailscaleIPs") or []):
+                return p
+        return None
+
+    def direct(self, ip):
+        p = self.peer(ip)
+        return p and p.get("CurAddr")
+
+    def stop(self, sig=signal.SIGTERM):
+        return self.daemon.stop(sig)
