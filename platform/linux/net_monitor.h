@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+/// Watches links, addresses, routes and rules by netlink and tells, debounced, what kind of change it was.
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "platform/linux/net_state.h"
+
+namespace mesh::platform {
+
+class Loop;
+
+/// Reads interfaces, addresses and default interfaces now.
+[[nodiscard]] Result<NetState> read_net_state();
+
+struct NetEvent {
+    NetChange change = NetChange::kNone;
+    /// Something that the router owns may be gone (a rule of ours, a route of table 52, an address or the state of the
+    /// TUN): call Router::resync().
+    bool router_touched = false;
+    const NetState* state = nullptr;  ///< valid during the call; never null
+};
+
+class NetMonitor {
+   public:
+    using Callback = std::function<void(const NetEvent&)>;
+    /// `on_event` is called on the loop: router_touched 250 ms after the first sign, changes 1 s after. The monitor may be
+    /// destroyed inside the callback; after destruction it calls no more. If netlink cannot be watched (or overflows), the
+    /// state is polled every 10 s.
+    [[nodiscard]] static Result<std::unique_ptr<NetMonitor>> create(Loop& loop, std::string own_tun, Callback on_event);
+    ~NetMonitor();
+    NetMonitor(const NetMonitor&) = delete;
+    NetMonitor& operator=(const NetMonitor&) = delete;
+
+    [[nodiscard]] const NetState& state() const;
+
+   private:
+    struct State;
+    explicit NetMonitor(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace mesh::platform
