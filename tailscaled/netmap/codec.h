@@ -12,7 +12,7 @@ namespace mesh::netmap {
 inline constexpr size_t kMaxListPerNode = 65'536;
 
 [[nodiscard]] Result<Node> parse_node(const Json& j);
-/// For whois, status and the notification bus. The name without domain stands in ComputedName when a suffix is given.
+/// For whois, status and the notification bus; with ComputedName and ComputedNameWithHost, as the original shows them.
 [[nodiscard]] Json to_json(const Node& n);
 [[nodiscard]] UserProfile parse_user_profile(const Json& j);
 [[nodiscard]] Json to_json(const UserProfile& u);
@@ -25,8 +25,8 @@ inline constexpr size_t kMaxListPerNode = 65'536;
 [[nodiscard]] DisplayMessage parse_display_message(const Json& j);
 [[nodiscard]] ClientVersion parse_client_version(const Json& j);
 
-/// One list of FilterRule appended to `out`. `errors` counts entries that were skipped. False: the list uses the
-/// deprecated SrcBits/Bits forms, the whole filter must then block everything.
-bool parse_filter_rules(const Json& list, PacketFilter& out, size_t& errors);
+/// One FilterRule. nullopt: it uses the deprecated SrcBits/Bits forms, and the whole filter must then block everything.
+/// Unreadable sources and destinations are left out and counted in `errors`.
+[[nodiscard]] std::optional<netstack::FilterRule> parse_filter_rule(const Json& j, size_t& errors);
 
 }  // namespace mesh::netmap

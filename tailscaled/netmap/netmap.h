@@ -50,18 +50,10 @@ struct DnsConfig {
     bool operator==(const DnsConfig&) const = default;
 };
 
-/// Application rights that sources have towards destinations on this node (FilterRule.CapGrant). Lets no packet in.
-struct CapGrant {
-    std::vector<netstack::AddrRange> srcs;
-    std::vector<std::string> src_caps;  ///< peers whose CapMap has one of these
-    std::vector<Prefix> dsts;
-    CapMap caps;
-};
-
-/// All chunks of the packet filter together. No rule: everything from outside is blocked.
+/// All chunks of the packet filter together, application grants included. No rule: everything from outside is blocked.
 struct PacketFilter {
     std::vector<netstack::FilterRule> rules;
-    std::vector<CapGrant> grants;
+    bool operator==(const PacketFilter&) const = default;
 };
 
 struct DisplayMessage {
