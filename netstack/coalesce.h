@@ -67,7 +67,7 @@ class Coalescer {
     [[nodiscard]] static bool same_flow(const Item& item, ByteSpan packet, const Parsed& p);
     [[nodiscard]] static bool same_headers(const Item& item, ByteSpan packet, const Parsed& p);
     [[nodiscard]] static Fit fit(const Item& item, ByteSpan packet, const Parsed& p);
-    [[nodiscard]] bool merge(Item& item, Fit how, MutByteSpan packet, const Parsed& p);
+    void merge(Item& item, Fit how, MutByteSpan packet, const Parsed& p);
     int32_t push_item(MutByteSpan packet, const Parsed& p);
     int32_t& bucket(uint64_t hash);
     static void finish_head(const Item& item, VnetHdr& vnet);
