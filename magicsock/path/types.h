@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+/// Values that magicsock exchanges with the rest of the daemon.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/ip.h"
+#include "base/keys.h"
+#include "base/time.h"
+
+namespace mesh::magicsock {
+
+/// What the network map says about a peer's reachability.
+struct PeerConfig {
+    NodePublic key;
+    DiscoPublic disco;                ///< zero: does not speak disco, reached by DERP alone
+    std::vector<Endpoint> endpoints;  ///< in the order advertised; unusable ones are ignored
+    int home_derp = 0;                ///< 0: not known yet
+    bool wireguard_only = false;      ///< foreign WireGuard: endpoints as they are, no disco, no DERP
+    bool operator==(const PeerConfig&) const = default;
+};
+
+/// Where the next datagram to a peer goes. Both set: send the same datagram on both. Neither: there is no path yet, and
+/// path_changed() will tell when there is one.
+struct Path {
+    Endpoint udp;             ///< valid or not
+    int derp_region = 0;      ///< > 0: by this region's relay
+    bool udp_trusted = false; ///< a pong proved `udp` a moment ago; then derp_region is 0
+
+    [[nodiscard]] bool empty() const { return !udp.is_valid() && derp_region == 0; }
+    bool operator==(const Path&) const = default;
+};
+
+/// tailcfg.EndpointType: the number goes to control.
+enum class EndpointType : uint8_t {
+    kUnknown = 0,
+    kLocal = 1,
+    kStun = 2,
+    kPortmapped = 3,
+    kStun4LocalPort = 4,  ///< STUN address with our own port: right behind a hard NAT with a forwarded port
+    kExplicit = 5,
+};
+/// "local", "stun", "portmap", "stun4localport", "explicit"
+[[nodiscard]] const char* endpoint_type_name(EndpointType t);
+
+/// An endpoint of ours, as advertised.
+struct LocalEndpoint {
+    Endpoint ep;
+    EndpointType type = EndpointType::kUnknown;
+    bool operator==(const LocalEndpoint&) const = default;
+};
+
+/// The answer to Magicsock::ping.
+struct PingResult {
+    PeerId peer = kNoPeer;
+    std::string error;    ///< empty: a pong came
+    Duration latency;
+    Endpoint udp;         ///< valid: the pong came back over this UDP path
+    int derp_region = 0;  ///< > 0: over this region
+};
+
+/// Something that happened to a peer's paths, for `tailscale debug paths`.
+struct PathEvent {
+    enum class Kind : uint8_t {
+        kDiscovery,        ///< a round of pings started
+        kPingReceived,
+        kPong,             ///< latency set
+        kCallMeMaybeSent,
+        kCallMeMaybeReceived,
+        kNowUsing,         ///< the best path is now `ep`
+        kSilent,           ///< traffic went unanswered: path no longer trusted
+        kTrustExpired,
+        kBestLost,         ///< no pong for so long that `ep` is no longer used
+        kSendFailed,
+        kReset,            ///< our network changed
+        kRestarted,        ///< the peer has a new disco key
+    };
+    Time at;
+    Kind kind = Kind::kDiscovery;
+    Endpoint ep;
+    Duration latency;
+};
+[[nodiscard]] const char* path_event_name(PathEvent::Kind k);
+
+struct CandidateStatus {
+    Endpoint ep;
+    bool from_netmap = false;
+    bool from_call_me_maybe = false;
+    bool learned = false;  ///< a ping came from there
+    Time last_probe, last_pong;
+    Duration latency;      ///< of the last pong; zero if none
+};
+
+/// A peer's paths as `status` and `debug paths` show them.
+struct PeerPathStatus {
+    Endpoint cur_addr;     ///< valid only while trusted (`direct ip:port`)
+    int relay = 0;         ///< home region, or the one it reaches us by; 0 unknown
+    Endpoint best;         ///< also while untrusted
+    Duration latency;      ///< of best
+    Time last_send, last_receive;
+    std::vector<CandidateStatus> candidates;
+    std::vector<PathEvent> events;  ///< oldest first
+};
+
+}  // namespace mesh::magicsock
