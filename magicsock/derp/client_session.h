@@ -27,21 +27,21 @@
 namespace mesh::derp {
 
 struct ClientConfig {
-    NodePrivate node_key;
+    NodePrivate node_key{};
     bool can_ack_pings = true;
     bool is_prober = false;
-    std::string mesh_key;  ///< 64 hex digits or ""
+    std::string mesh_key{};  ///< 64 hex digits or ""
     size_t data_queue_bytes = 256 << 10;
     size_t disco_queue_bytes = 32 << 10;
 };
 
 /// How to greet the server.
 struct ClientStart {
-    std::string host;        ///< HTTP Host header (DerpNode::http_host())
-    std::string ideal_node;  ///< name of the region's first node if we are not talking to it, else ""
+    std::string host{};        ///< HTTP Host header (DerpNode::http_host())
+    std::string ideal_node{};  ///< name of the region's first node if we are not talking to it, else ""
     /// The server's key if TLS 1.3 was negotiated and the chain ended in its meta certificate (parse_meta_cert):
     /// saves the round trip of the HTTP answer.
-    std::optional<NodePublic> fast_start_key;
+    std::optional<NodePublic> fast_start_key{};
 };
 
 struct Event {
@@ -61,7 +61,7 @@ struct Event {
     MutByteSpan packet;
     GoneReason reason{};
     ServerInfo server_info;
-    std::string text;
+    std::string text{};
     Duration reconnect_in;
     Duration try_for;
     Duration round_trip;
@@ -88,6 +88,8 @@ class ClientSession {
     [[nodiscard]] MutByteSpan reserve() { return reader_.reserve(); }
     void commit(size_t n, Time now);
     void feed(ByteSpan bytes, Time now);
+    /// The stream ended; `why` "" = closed by the other side. What came before is still delivered by next_event().
+    void closed(std::string why);
     /// nullptr: nothing more for now. The event is owned by the session and valid until the next call.
     [[nodiscard]] const Event* next_event(Time now);
 
@@ -115,13 +117,15 @@ class ClientSession {
    private:
     enum class Phase : uint8_t { kIdle, kHttp, kServerKey, kOpen, kDead };
 
-    void send_client_info();
+    bool send_client_info();
     void fill(Time now);
     const Event* die(Code code, std::string what);
-    bool read_http(Time now);
+    const Event* read_http();
     bool handle_frame(const Frame& f, Time now);
+    bool handle_login(const Frame& f, Time now);
     bool take_tokens(size_t bytes, Time now);
     void queue_ping(Time now);
+    [[nodiscard]] bool can_send() const { return phase_ == Phase::kOpen; }
 
     Random& random_;
     ClientConfig config_;
@@ -129,10 +133,12 @@ class ClientSession {
     NodePublic server_key_;
     FrameReader reader_{FrameReader::Side::kClient};
     std::unique_ptr<http1::Parser> http_;  // only while the upgrade is under way
-    std::string http_error_body_;
-    bool fast_start_ = false;
+    bool info_sent_ = false;
+    bool first_frame_seen_ = false;
     bool got_server_info_ = false;
+    bool closed_ = false;
     bool error_reported_ = false;
+    std::string closed_why_;
     Event event_;
 
     Bytes control_;        // frames that go before all packets (login, pongs, pings)

@@ -23,17 +23,17 @@ enum class Reach : uint8_t {
 };
 
 struct DerpNode {
-    std::string name;  ///< unique in the map
+    std::string name{};  ///< unique in the map
     int region_id = 0;
-    std::string host_name;  ///< DNS name or IP literal
-    std::string cert_name;  ///< "" = host_name; a DNS name; or "sha256-raw:" + 64 hex digits of the certificate's hash
-    std::string ipv4;
-    std::string ipv6;
+    std::string host_name{};  ///< DNS name or IP literal
+    std::string cert_name{};  ///< "" = host_name; a DNS name; or "sha256-raw:" + 64 hex digits of the certificate's hash
+    std::string ipv4{};
+    std::string ipv6{};
     int stun_port = 0;  ///< 0 = 3478, −1 = no STUN here
     bool stun_only = false;
     int derp_port = 0;  ///< 0 = 443
     bool insecure_for_tests = false;  ///< no certificate verification
-    std::string stun_test_ip;         ///< overrides the address for STUN (tests)
+    std::string stun_test_ip{};         ///< overrides the address for STUN (tests)
     bool can_port_80 = false;         ///< answers /generate_204 on port 80
 
     [[nodiscard]] uint16_t effective_derp_port() const;
@@ -56,21 +56,21 @@ struct DerpNode {
 
 struct DerpRegion {
     int id = 0;
-    std::string code;
-    std::string name;
+    std::string code{};
+    std::string name{};
     double latitude = 0;
     double longitude = 0;
     bool avoid = false;               ///< deprecated; kept off in fall-backs only
     bool no_measure_no_home = false;  ///< never measured, never home; reaches peers all the same
-    std::vector<DerpNode> nodes;      ///< in order of preference
+    std::vector<DerpNode> nodes{};      ///< in order of preference
 
     bool operator==(const DerpRegion&) const = default;
 };
 
 struct DerpMap {
-    std::map<int, DerpRegion> regions;
+    std::map<int, DerpRegion> regions{};
     bool omit_default_regions = false;
-    std::map<int, double> region_score;  ///< HomeParams: latency × score; values ≤ 0 are ignored
+    std::map<int, double> region_score{};  ///< HomeParams: latency × score; values ≤ 0 are ignored
 
     [[nodiscard]] const DerpRegion* region(int id) const;
     [[nodiscard]] double score(int id) const;  ///< 1.0 when none is given

@@ -15,11 +15,11 @@
 namespace mesh::derp {
 
 struct ClientInfo {
-    std::string mesh_key;  ///< 64 lower-case hex digits or ""
+    std::string mesh_key{};  ///< 64 lower-case hex digits or ""
     int64_t version = 0;
     bool can_ack_pings = false;
     bool is_prober = false;
-    std::string app_name;
+    std::string app_name{};
 };
 
 struct ServerInfo {

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "magicsock/derp/frame.h"
+
+#include <gtest/gtest.h>
+
+#include "base/crypto/crypto.h"
+#include "magicsock/derp/login.h"
+#include "magicsock/derp/send_queue.h"
+
+namespace mesh::derp {
+namespace {
+
+using Side = FrameReader::Side;
+using Next = FrameReader::Next;
+
+Bytes filled(size_t n, uint8_t value) { return Bytes(n, value); }
+
+TEST(DerpFrame, HeaderIsTypeAndBigEndianLength) {
+    Bytes out;
+    append_frame(out, FrameType::kPing, filled(8, 1));
+    EXPECT_EQ(hex_encode(out), "12000000080101010101010101");
+    out.clear();
+    append_frame(out, FrameType::kSendPacket, filled(32, 2), filled(3, 3));
+    EXPECT_EQ(hex_encode(ByteSpan(out).first(5)), "0400000023");
+    EXPECT_EQ(out.size(), 5U + 35U);
+}
+
+TEST(DerpFrame, FramesComeOutTheSameAtEverySplit) {
+    Bytes stream;
+    append_frame(stream, FrameType::kRecvPacket, filled(32, 9), filled(40, 7));
+    append_frame(stream, static_cast<FrameType>(0x77), filled(50, 1));  // unknown
+    append_frame(stream, FrameType::kKeepAlive, {});
+    append_frame(stream, FrameType::kPeerGone, filled(32, 5), filled(1, 1));
+    for (size_t cut = 0; cut <= stream.size(); ++cut) {
+        FrameReader r(Side::kClient);
+        std::vector<std::pair<FrameType, Bytes>> got;
+        const auto drain = [&] {
+            Frame f;
+            while (r.next(f) == Next::kFrame) got.emplace_back(f.type, Bytes(f.payload.begin(), f.payload.end()));
+        };
+        r.append(ByteSpan(stream).first(cut));
+        drain();
+        r.append(ByteSpan(stream).subspan(cut));
+        drain();
+        ASSERT_EQ(got.size(), 3U) << cut;
+        EXPECT_EQ(got[0].first, FrameType::kRecvPacket);
+        EXPECT_EQ(got[0].second.size(), 72U);
+        EXPECT_EQ(got[1].first, FrameType::kKeepAlive);
+        EXPECT_EQ(got[2].second.back(), 1);
+        EXPECT_EQ(r.skipped_frames(), 1U);
+        EXPECT_TRUE(r.raw().empty());
+    }
+}
+
+TEST(DerpFrame, LongUnknownFramesAreSkippedWithoutBeingKept) {
+    FrameReader r(Side::kServer);
+    Bytes head(5);
+    put_frame_header(head.data(), static_cast<FrameType>(0x60), 3'000'000);
+    r.append(head);
+    Frame f;
+    EXPECT_EQ(r.next(f), Next::kNeedMore);
+    for (int i = 0; i < 3000; ++i) {
+        r.append(filled(1000, 0));
+        ASSERT_EQ(r.next(f), Next::kNeedMore);
+        ASSERT_TRUE(r.raw().empty());
+    }
+    Bytes ping;
+    append_frame(ping, FrameType::kPing, filled(8, 1));
+    r.append(ping);
+    EXPECT_EQ(r.next(f), Next::kFrame);
+}
+
+TEST(DerpFrame, LengthsAboveTheLimitEndTheStream) {
+    Bytes head(5);
+    Frame f;
+    FrameReader client(Side::kClient);
+    put_frame_header(head.data(), static_cast<FrameType>(0x60), (1U << 20) + 1);
+    client.append(head);
+    EXPECT_EQ(client.next(f), Next::kTooLarge);
+    FrameReader server(Side::kServer);
+    put_frame_header(head.data(), FrameType::kSendPacket, kKeyLen + kMaxPacket + 1);
+    server.append(head);
+    EXPECT_EQ(server.next(f), Next::kTooLarge);
+    FrameReader largest(Side::kServer);
+    Bytes frame;
+    append_frame(frame, FrameType::kSendPacket, filled(32, 1), filled(kMaxPacket, 2));
+    largest.append(frame);
+    EXPECT_EQ(largest.next(f), Next::kFrame);
+}
+
+TEST(DerpFrame, OnlyLongEnoughPacketsWithTheMagicLookLikeDisco) {
+    Bytes p = {'T', 'S', 0xf0, 0x9f, 0x92, 0xac};
+    EXPECT_FALSE(looks_like_disco(p));
+    p.resize(61);
+    EXPECT_FALSE(looks_like_disco(p));
+    p.resize(62);
+    EXPECT_TRUE(looks_like_disco(p));
+    p[0] = 't';
+    EXPECT_FALSE(looks_like_disco(p));
+}
+
+TEST(DerpSendQueue, KeepsOrderAcrossTheWrapAndDropsTheOldestWhenFull) {
+    SendQueue q(1000);
+    size_t dropped = 0;
+    for (uint8_t i = 0; i < 100; ++i) dropped += q.push(filled(50, i), filled(46, i));
+    EXPECT_EQ(q.frames(), 10U);
+    EXPECT_EQ(dropped, 90U);
+    for (uint8_t i = 90; i < 100; ++i) {
+        Bytes out;
+        EXPECT_EQ(q.front_len(), 96U);
+        q.pop_into(out);
+        EXPECT_EQ(out, filled(96, i));
+    }
+    EXPECT_TRUE(q.empty());
+    EXPECT_EQ(q.bytes(), 0U);
+}
+
+TEST(DerpSendQueue, InterleavedUseAgainstAModel) {
+    SeededRandom random(7);
+    SendQueue q(40000);
+    std::vector<Bytes> model;
+    for (int step = 0; step < 20000; ++step) {
+        if (random.below(2) == 0) {
+            const Bytes frame = filled(random.below(3000), static_cast<uint8_t>(step));
+            size_t bytes = frame.size() + 4;
+            for (const Bytes& b : model) bytes += b.size() + 4;
+            size_t dropped = 0;
+            while (bytes > 40000) {
+                bytes -= model.front().size() + 4;
+                model.erase(model.begin());
+                ++dropped;
+            }
+            model.push_back(frame);
+            ASSERT_EQ(q.push(frame), dropped);
+        } else if (!model.empty()) {
+            Bytes out;
+            q.pop_into(out);
+            ASSERT_EQ(out, model.front());
+            model.erase(model.begin());
+        }
+        ASSERT_EQ(q.frames(), model.size());
+    }
+}
+
+TEST(DerpSendQueue, AFrameThatCanNeverFitIsDropped) {
+    SendQueue q(100);
+    EXPECT_EQ(q.push(filled(97, 0)), 1U);
+    EXPECT_TRUE(q.empty());
+    EXPECT_EQ(q.push(filled(96, 0)), 0U);
+}
+
+TEST(DerpSendQueue, CountLimitDropsTheOldest) {
+    SendQueue q(1 << 20, 2);
+    q.push(filled(1, 1));
+    q.push(filled(1, 2));
+    EXPECT_EQ(q.push(filled(1, 3)), 1U);
+    Bytes out;
+    q.pop_into(out);
+    EXPECT_EQ(out, filled(1, 2));
+}
+
+TEST(DerpLogin, BoxesOpenOnlyForTheRightKeys) {
+    SeededRandom random(1);
+    const auto client = NodePrivate::generate(random);
+    const auto server = NodePrivate::generate(random);
+    const auto other = NodePrivate::generate(random);
+    ClientInfo info;
+    info.version = 2;
+    info.can_ack_pings = true;
+    info.mesh_key = std::string(64, 'a');
+    const Bytes sealed = *seal_client_info(info, client, server.public_key(), random);
+    const auto opened = open_client_info(sealed, server);
+    ASSERT_TRUE(opened);
+    EXPECT_EQ(opened->key, client.public_key());
+    EXPECT_EQ(opened->info.mesh_key, info.mesh_key);
+    EXPECT_TRUE(opened->info.can_ack_pings);
+    EXPECT_FALSE(open_client_info(sealed, other));
+    for (size_t i = 0; i < sealed.size(); ++i) {
+        Bytes bad = sealed;
+        bad[i] ^= 1;
+        EXPECT_FALSE(open_client_info(bad, server)) << i;
+        EXPECT_FALSE(open_client_info(ByteSpan(sealed).first(i), server)) << i;
+    }
+    const Bytes answer = *seal_server_info({.version = 2, .token_bucket_bytes_per_second = 1000,
+                                            .token_bucket_bytes_burst = 2000}, server, client.public_key(), random);
+    EXPECT_EQ(open_server_info(answer, client, server.public_key())->token_bucket_bytes_burst, 2000);
+    EXPECT_FALSE(open_server_info(answer, other, server.public_key()));
+}
+
+TEST(DerpLogin, ServerKeyNeedsTheMagic) {
+    Bytes payload = to_bytes(kMagic);
+    payload.resize(40, 3);
+    ASSERT_TRUE(parse_server_key(payload));
+    payload.push_back(1);  // later versions may append
+    EXPECT_TRUE(parse_server_key(payload));
+    payload[0] ^= 1;
+    EXPECT_FALSE(parse_server_key(payload));
+    EXPECT_FALSE(parse_server_key(ByteSpan(payload).first(39)));
+}
+
+}  // namespace
+}  // namespace mesh::derp

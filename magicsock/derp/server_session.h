@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+/// The server's end of one DERP connection, without its socket, after the HTTP upgrade. It logs the client in, cuts
+/// frames, answers pings, keeps alive, and bounds what waits for a slow reader. Who is reachable and where packets
+/// go is the business of its owner.
+///
+///     constructor → ServerKey is queued
+///     feed()/reserve+commit, next_event(): kLogin → owner checks → accept() or destroys the session
+///     kPacket, kNotePreferred, … ; deliver(), peer_gone() … ; writable()/wrote(); next_timeout()/handle_timeout()
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "base/keys.h"
+#include "base/random.h"
+#include "base/result.h"
+#include "base/time.h"
+#include "magicsock/derp/frame.h"
+#include "magicsock/derp/login.h"
+#include "magicsock/derp/send_queue.h"
+
+namespace mesh::derp {
+
+struct ServerSessionConfig {
+    NodePrivate server_key{};
+    std::string mesh_key{};                 ///< 64 hex digits; "" = no client is a mesh peer
+    Duration write_timeout = seconds(2);  ///< no progress for that long ends the session; 0 = never
+    size_t queue_packets = 32;            ///< per queue (disco, others)
+};
+
+struct ServerEvent {
+    enum class Kind : uint8_t {
+        kLogin,          ///< `key`, `info`: proven; answer with accept(); nothing further is read before
+        kPacket,         ///< for `key` (destination): `packet`
+        kForward,        ///< mesh: `packet` from `source` for `key`
+        kNotePreferred,  ///< `preferred`
+        kWatchConns,     ///< mesh
+        kClosePeer,      ///< mesh: `key`
+        kAlive,          ///< a ping, pong or unknown frame: counts as activity (duplicate clients)
+        kError,          ///< `error`; the session is dead
+    };
+    Kind kind{};
+    NodePublic key;
+    NodePublic source;
+    ByteSpan packet;  ///< in the session's buffer, until the next reading call
+    ClientInfo info;
+    bool preferred = false;
+    Error error;
+};
+
+struct ServerSessionStats {
+    uint64_t rx_packets = 0, rx_bytes = 0;
+    uint64_t tx_packets = 0, tx_bytes = 0;
+    uint64_t dropped_full = 0;
+};
+
+class ServerSession {
+   public:
+    ServerSession(Random& random, ServerSessionConfig config, Time now);
+
+    [[nodiscard]] MutByteSpan reserve() { return reader_.reserve(); }
+    void commit(size_t n) { reader_.commit(n); }
+    void feed(ByteSpan bytes) { reader_.append(bytes); }
+    [[nodiscard]] const ServerEvent* next_event(Time now);
+    /// After kLogin: the client is in; queues ServerInfo.
+    void accept(Time now);
+
+    void deliver(const NodePublic& from, ByteSpan packet, Time now);
+    void peer_gone(const NodePublic& key, GoneReason reason, Time now);
+    void peer_present(const NodePublic& key, const Endpoint& where, uint8_t flags, Time now);  ///< to mesh watchers
+    void health(std::string_view text, Time now);
+    void restarting(Duration reconnect_in, Duration try_for, Time now);
+
+    [[nodiscard]] ByteSpan writable(Time now);
+    void wrote(size_t n, Time now);
+
+    [[nodiscard]] bool logged_in() const { return phase_ == Phase::kOpen; }
+    [[nodiscard]] bool failed() const { return phase_ == Phase::kDead; }
+    [[nodiscard]] const NodePublic& key() const { return key_; }
+    [[nodiscard]] bool is_mesh_peer() const { return mesh_peer_; }
+    [[nodiscard]] bool is_prober() const { return info_.is_prober; }
+    [[nodiscard]] const ServerSessionStats& stats() const { return stats_; }
+
+    [[nodiscard]] Time next_timeout() const;
+    void handle_timeout(Time now);
+
+   private:
+    enum class Phase : uint8_t { kLogin, kChecking, kOpen, kDead };
+
+    const ServerEvent* die(Code code, std::string what);
+    bool handle_login(const Frame& f);
+    bool handle_frame(const Frame& f);
+    void control(FrameType type, ByteSpan a, ByteSpan b, Time now);
+    void note_pending(Time now);
+
+    Random& random_;
+    ServerSessionConfig config_;
+    Phase phase_ = Phase::kLogin;
+    NodePublic key_;
+    ClientInfo info_;
+    bool mesh_peer_ = false;
+    FrameReader reader_{FrameReader::Side::kServer};
+    ServerEvent event_;
+    bool error_reported_ = false;
+
+    Bytes login_out_;           // ServerKey, ServerInfo
+    SendQueue control_;         // PeerGone, PeerPresent, Health …
+    SendQueue disco_;
+    SendQueue data_;
+    std::optional<uint64_t> pong_;  // one pending; faster pings are ignored
+    bool keepalive_due_ = false;
+    Bytes out_;
+    size_t out_sent_ = 0;
+
+    Time deadline_;        // of the login
+    Time next_keepalive_ = Time::never();
+    Time stalled_since_;   // zero: nothing waits for the socket
+    ServerSessionStats stats_;
+};
+
+}  // namespace mesh::derp
