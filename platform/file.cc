@@ -7,7 +7,7 @@
 
 #include <cerrno>
 
-namespace mesh {
+namespace mesh::platform {
 namespace {
 
 struct Fd {
@@ -84,4 +84,4 @@ Status make_folders(const std::string& path, unsigned mode) {
     return {};
 }
 
-}  // namespace mesh
+}  // namespace mesh::platform

@@ -7,7 +7,7 @@
 #include "base/bytes.h"
 #include "base/result.h"
 
-namespace mesh {
+namespace mesh::platform {
 
 /// Whole file, at most `max_bytes`. kNotFound if it does not exist.
 [[nodiscard]] Result<std::string> read_file(const std::string& path, size_t max_bytes = 64U << 20);
@@ -16,4 +16,4 @@ namespace mesh {
 /// mkdir -p; the last component gets `mode`. Existing folders are left as they are.
 [[nodiscard]] Status make_folders(const std::string& path, unsigned mode = 0700);
 
-}  // namespace mesh
+}  // namespace mesh::platform

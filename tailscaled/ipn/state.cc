@@ -3,19 +3,6 @@
 
 namespace mesh::ipn {
 
-std::string_view name(State s) {
-    switch (s) {
-        case State::kNoState: return "NoState";
-        case State::kInUseOtherUser: return "InUseOtherUser";
-        case State::kNeedsLogin: return "NeedsLogin";
-        case State::kNeedsMachineAuth: return "NeedsMachineAuth";
-        case State::kStopped: return "Stopped";
-        case State::kStarting: return "Starting";
-        case State::kRunning: return "Running";
-    }
-    return "NoState";
-}
-
 State next_state(const StateInputs& in) {
     if (!in.want_running && !in.logged_out && in.has_node_key) return State::kStopped;
     if (!in.has_netmap) {

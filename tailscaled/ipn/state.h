@@ -2,23 +2,11 @@
 #pragma once
 /// The daemon's state as users see it, and the rule that decides it (facts: control-protocol 10.6).
 
-#include <cstdint>
-#include <string_view>
+#include "tailscaled/api/state.h"
 
 namespace mesh::ipn {
 
-/// Numbers as on the bus, names as in Status.
-enum class State : uint8_t {
-    kNoState = 0,
-    kInUseOtherUser = 1,
-    kNeedsLogin = 2,
-    kNeedsMachineAuth = 3,
-    kStopped = 4,
-    kStarting = 5,
-    kRunning = 6,
-};
-
-[[nodiscard]] std::string_view name(State s);
+using api::State;
 
 /// Everything the decision depends on.
 struct StateInputs {

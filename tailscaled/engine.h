@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+/// The packet loop, seen from the control loop. One thread owns TUN, UDP sockets, established DERP connections, wg,
+/// magicsock and the data plane; this class hands it immutable values and slices of peer changes, and brings back
+/// events. Every method and every Listener call is on the control loop.
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/ip.h"
+#include "base/keys.h"
+#include "base/result.h"
+#include "base/time.h"
+#include "magicsock/derp/derp_map.h"
+#include "magicsock/netcheck/netcheck.h"
+#include "magicsock/path/magicsock.h"
+#include "platform/loop/loop.h"
+#include "tailscaled/dataplane/tables.h"
+#include "tailscaled/derp_dialer.h"
+
+namespace mesh::daemon {
+
+/// A peer as the packet loop needs it.
+struct EnginePeer {
+    PeerId id = kNoPeer;
+    magicsock::PeerConfig config;
+    bool operator==(const EnginePeer&) const = default;
+};
+
+/// A slice of changes, applied in one turn (≤ 64 entries).
+struct PeerSlice {
+    std::vector<PeerId> removed;
+    std::vector<EnginePeer> upserted;
+    std::vector<PeerId> restarted;   ///< disco key changed
+    std::vector<PeerId> greet_early; ///< initiate before there is traffic
+};
+
+struct PeerSnapshot {
+    int64_t rx_bytes = 0;
+    int64_t tx_bytes = 0;
+    WallTime last_handshake;
+    WallTime last_write;
+    bool has_session = false;
+    magicsock::PeerPathStatus path;
+};
+
+struct EngineSnapshot {
+    std::map<PeerId, PeerSnapshot> peers;  ///< those with any state worth telling
+    std::vector<std::pair<std::string, uint64_t>> drops;  ///< reason → packets
+    std::vector<std::pair<std::string, int64_t>> traffic;  ///< "inbound_bytes/derp" → count
+    int live_derps = 0;
+};
+
+class Engine {
+   public:
+    struct Options {
+        std::string tun_name = "tailscale0";
+        unsigned mtu = 1280;
+        uint16_t port = 0;  ///< 0 = any
+    };
+    class Listener {
+       public:
+        virtual ~Listener() = default;
+        virtual void on_netcheck(const netcheck::Report& report) = 0;
+        virtual void on_endpoints(const std::vector<magicsock::LocalEndpoint>& endpoints) = 0;
+        virtual void on_home_derp(int region) = 0;
+        virtual void on_derp_wanted(int region) = 0;
+        virtual void on_derp_lost(int region, const std::string& why) = 0;
+        virtual void on_names_wanted(const std::vector<std::string>& hosts) = 0;
+        virtual void on_https_wanted(const std::vector<int>& regions) = 0;
+        virtual void on_ping(uint64_t id, const magicsock::PingResult& result) = 0;
+        virtual void on_tsmp_pong(uint64_t id, Duration latency, uint16_t peerapi_port) = 0;
+        /// A WireGuard session with some peer stands.
+        virtual void on_session(PeerId peer) = 0;
+        /// Newest WireGuard timestamp used, for the state file.
+        virtual void on_timestamp(int64_t unix_ns) = 0;
+        /// The TUN died under us; nothing can be done but end.
+        virtual void on_fatal(const std::string& why) = 0;
+    };
+
+    /// Opens the TUN and the UDP sockets and starts the thread. `listener` must outlive the engine.
+    [[nodiscard]] static Result<std::unique_ptr<Engine>> start(platform::Loop& control, const Options& options, Listener& listener);
+    ~Engine();  ///< ends the thread
+    Engine(const Engine&) = delete;
+    Engine& operator=(const Engine&) = delete;
+
+    [[nodiscard]] uint16_t port_v4() const;
+    [[nodiscard]] uint16_t port_v6() const;  ///< 0: no IPv6 socket
+    [[nodiscard]] int tun_index() const;
+
+    void set_keys(const NodePrivate& node, const DiscoPrivate& disco, int64_t timestamp_floor_ns);
+    void set_tables(std::shared_ptr<const dataplane::Tables> tables);
+    void apply_peers(PeerSlice slice);
+    void set_derp_map(std::shared_ptr<const derp::DerpMap> map);
+    /// Addresses of this host that peers may try (without port), and whether the families work here.
+    void set_local_addrs(std::vector<Addr> addrs, bool have_v4, bool have_v6);
+    void set_running(bool running);  ///< false: packets are dropped, no probes leave, DERP connections close
+    void adopt_derp(DerpLink link);
+    void derp_failed(int region);
+    void close_derp();
+    void give_names(std::string host, std::vector<Addr> addrs);
+    void give_https_latency(int region, bool ok, Duration latency);
+    void restun();
+    void rebind();
+    void ping(uint64_t id, PeerId peer, size_t size);
+    void ping_tsmp(uint64_t id, PeerId peer, Addr from, Addr to);
+    void link_up();  ///< the TUN is up now: probe what it can take
+    /// Asks the packet loop and waits, 200 ms at most; then the last one known.
+    [[nodiscard]] EngineSnapshot snapshot();
+    [[nodiscard]] std::string peer_events_json(PeerId peer);
+
+   private:
+    class PacketLoop;
+    class Thread;
+    explicit Engine(std::unique_ptr<Thread> thread);
+    std::unique_ptr<Thread> thread_;
+};
+
+}  // namespace mesh::daemon

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "tailscaled/ipn/profile.h"
+
+#include <fmt/format.h>
+
+#include "base/json.h"
+
+namespace mesh::ipn {
+namespace {
+
+constexpr const char* kMachineKey = "_machinekey";
+constexpr const char* kCurrent = "_current-profile";
+constexpr const char* kProfiles = "_profiles";
+constexpr const char* kOurs = "_tailmesh";
+/// The stamp on disk is renewed when it is this much behind, so an unclean stop may have used stamps up to this later.
+constexpr int64_t kStampStride_ns = minutes(10).ns;
+
+std::string hex4(Random& random) { return fmt::format("{:04x}", random.below(65536)); }
+
+Json user_json(const api::UserProfile& u) {
+    return {{"ID", u.id}, {"LoginName", u.login_name}, {"DisplayName", u.display_name}};
+}
+
+}  // namespace
+
+Result<Profiles> Profiles::load(StateStore store, Random& random) {
+    Profiles p;
+    p.store_ = std::move(store);
+    if (const auto text = p.store_.get(kMachineKey)) {
+        const auto key = MachinePrivate::parse(*text);
+        if (!key) return fail(Code::kInvalid, "the machine key in the state file is damaged");
+        p.machine_ = *key;
+    } else {
+        p.machine_ = MachinePrivate::generate(random);
+        p.store_.set(kMachineKey, p.machine_.secret_text());
+    }
+    p.disco_ = DiscoPrivate::generate(random);
+    if (const auto text = p.store_.get(kOurs)) {
+        TRY_ASSIGN(const Json j, json::parse(*text, 65536));
+        if (const auto key = DiscoPrivate::parse(json::str(j, "DiscoKey"))) p.disco_ = *key;
+        p.stamp_ns_ = json::integer(j, "Stamp");
+        p.stamp_clean_ = json::boolean(j, "StampClean", true);
+    }
+    p.write_ours();
+    if (const auto current = p.store_.get(kCurrent)) {
+        p.profile_.key = *current;
+        if (const auto text = p.store_.get(*current)) {
+            auto prefs = api::parse_prefs(*text);
+            if (!prefs) return fail(Code::kInvalid, "the profile in the state file is damaged: " + prefs.error().context);
+            p.prefs_ = std::move(*prefs);
+        }
+    }
+    if (const auto text = p.store_.get(kProfiles)) {
+        TRY_ASSIGN(const Json all, json::parse(*text, 4U << 20));
+        if (all.is_object()) {
+            for (const auto& [id, j] : all.items()) {
+                if (json::str(j, "Key") != p.profile_.key || p.profile_.key.empty()) continue;
+                p.profile_.id = id;
+                p.profile_.name = json::str(j, "Name");
+                p.profile_.node_id = json::str(j, "NodeID");
+                p.profile_.control_url = json::str(j, "ControlURL");
+                if (const Json* u = json::find(j, "UserProfile"))
+                    p.profile_.user_profile = {json::integer(*u, "ID"), json::str(*u, "LoginName"),
+                                               json::str(*u, "DisplayName"), json::str(*u, "ProfilePicURL")};
+                p.profile_.created = json::parse_time(json::str(j, "Created")).value_or(WallTime{});
+            }
+        }
+    }
+    return p;
+}
+
+void Profiles::set_prefs(api::Prefs prefs, Random& random, WallTime now) {
+    prefs_ = std::move(prefs);
+    if (prefs_.persist) {
+        profile_.user_profile = prefs_.persist->user_profile;
+        profile_.node_id = prefs_.persist->node_id;
+    }
+    profile_.control_url = prefs_.control_url;
+    profile_.name = prefs_.profile_name.empty() ? profile_.user_profile.login_name : prefs_.profile_name;
+    if (profile_.key.empty()) {
+        profile_.id = hex4(random);
+        profile_.key = "profile-" + profile_.id;
+        profile_.created = now;
+    }
+    write_profile();
+}
+
+void Profiles::forget_login(Random& random) {
+    if (!profile_.key.empty()) store_.erase(profile_.key);
+    store_.erase(kCurrent);
+    store_.set(kProfiles, "{}");
+    profile_ = {};
+    prefs_ = {};
+    // A new login is a new node for everybody else: its pings must not be taken for the old one's.
+    disco_ = DiscoPrivate::generate(random);
+    write_ours();
+}
+
+int64_t Profiles::timestamp_floor(WallTime now) const {
+    if (stamp_clean_) return stamp_ns_;
+    const int64_t worst = stamp_ns_ + kStampStride_ns;
+    // After an unclean stop stamps of up to a stride later may have been used. A clock well past that settles it.
+    return now.unix_ns > worst ? stamp_ns_ : worst;
+}
+
+bool Profiles::note_timestamp(int64_t unix_ns, bool clean_stop) {
+    if (unix_ns <= 0) return false;
+    if (clean_stop) {
+        if (stamp_clean_ && stamp_ns_ == unix_ns) return false;
+    } else if (!stamp_clean_ && unix_ns <= stamp_ns_ + kStampStride_ns) {
+        return false;
+    }
+    stamp_ns_ = unix_ns;
+    stamp_clean_ = clean_stop;
+    write_ours();
+    return true;
+}
+
+void Profiles::write_ours() {
+    store_.set(kOurs, json::dump(Json{{"DiscoKey", disco_.secret_text()}, {"Stamp", stamp_ns_}, {"StampClean", stamp_clean_}}));
+}
+
+void Profiles::write_profile() {
+    store_.set(profile_.key, api::prefs_json(prefs_, api::Secrets::kShown));
+    store_.set(kCurrent, profile_.key);
+    Json all = Json::object();
+    all[profile_.id] = Json{{"ID", profile_.id},
+                            {"Name", profile_.name},
+                            {"NetworkProfile", {{"MagicDNSName", profile_.magic_dns_name}, {"DomainName", profile_.domain_name}, {"DisplayName", profile_.display_name}}},
+                            {"Key", profile_.key},
+                            {"UserProfile", user_json(profile_.user_profile)},
+                            {"NodeID", profile_.node_id},
+                            {"LocalUserID", ""},
+                            {"ControlURL", profile_.control_url},
+                            {"Created", json::time_text(profile_.created)}};
+    store_.set(kProfiles, json::dump(all));
+}
+
+}  // namespace mesh::ipn

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+/// From the network map and the prefs to what the packet loop and the router shall do. Functions of values, and the
+/// table that gives each node its PeerId.
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "platform/linux/net_state.h"
+#include "platform/linux/router_plan.h"
+#include "tailscaled/api/prefs.h"
+#include "tailscaled/engine.h"
+#include "tailscaled/netmap/netmap.h"
+
+namespace mesh::daemon {
+
+/// Node → PeerId. A node whose key changed is another peer to the packet loop and gets another id.
+class PeerIds {
+   public:
+    /// The id of that node under that key; a new one if need be.
+    PeerId assign(netmap::NodeId node, const NodePublic& key);
+    [[nodiscard]] PeerId find(netmap::NodeId node) const;
+    void release(netmap::NodeId node);
+
+   private:
+    struct Entry {
+        PeerId id;
+        NodePublic key;
+    };
+    std::map<netmap::NodeId, Entry> by_node_;
+    std::vector<PeerId> free_;
+    PeerId next_ = 0;
+};
+
+/// A peer that takes part: not expired, has a key.
+[[nodiscard]] bool takes_part(const netmap::NetMap& map, const netmap::Node& node, WallTime wall);
+/// The chosen exit node, or nullptr.
+[[nodiscard]] netmap::NodePtr exit_node(const netmap::NetMap& map, const api::Prefs& prefs);
+/// Prefixes for which packets may come from and go to this peer: its addresses; its subnets with --accept-routes; default
+/// routes only from the chosen exit node.
+[[nodiscard]] std::vector<Prefix> accepted_prefixes(const netmap::Node& node, const api::Prefs& prefs, bool is_exit_node);
+
+[[nodiscard]] std::shared_ptr<const dataplane::Tables> make_tables(const netmap::NetMap& map, const api::Prefs& prefs, const PeerIds& ids,
+                                                                   const platform::NetState& net, WallTime wall);
+/// `notes`: sentences about routes that were left out to keep the host reachable.
+[[nodiscard]] platform::RouterConfig make_router_config(const netmap::NetMap& map, const api::Prefs& prefs, const platform::NetState& net,
+                                                        const std::string& tun, uint16_t port_v4, uint16_t port_v6, WallTime wall,
+                                                        std::vector<std::string>* notes);
+
+}  // namespace mesh::daemon
