@@ -25,7 +25,7 @@ class JsonText {
 
     JsonText& text(std::string_view value);  ///< escaped as Go does; invalid UTF-8 is replaced
     JsonText& integer(int64_t value);
-    JsonText& number(double value);  ///< shortest form, as Go: 0.000325748, 1e-07
+    JsonText& number(double value);  ///< shortest form, as Go: 0.000325748, 1e-7
     JsonText& boolean(bool value);
     JsonText& null();
     JsonText& time(WallTime value);
@@ -59,6 +59,8 @@ class JsonText {
     bool first_ = true;
 };
 
+/// White space between tokens removed, everything else as it is. The inverse of indent_json().
+[[nodiscard]] std::string compact_json(std::string_view json);
 /// Compact JSON → one key or element per line, `indent` per level, ": " after keys, "{}" and "[]" closed up.
 /// The input must be valid JSON without white space between tokens.
 [[nodiscard]] std::string indent_json(std::string_view compact, std::string_view indent);

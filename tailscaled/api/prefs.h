@@ -170,6 +170,8 @@ struct StartOptions {
 
 /// Rules that need no knowledge of the node: routes without host bits, no exit node while advertising one, tag syntax.
 [[nodiscard]] Status check_prefs(const Prefs& prefs);
+/// "tag:" + a letter + letters, digits, dashes.
+[[nodiscard]] Status check_tag(std::string_view tag);
 
 /// One login the daemon can switch to.
 struct LoginProfile {
