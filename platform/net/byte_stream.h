@@ -91,7 +91,7 @@ class ByteStream {
 
    private:
     struct State;
-    std::shared_ptr<State> state_;
+    std::unique_ptr<State> state_;
 };
 
 }  // namespace mesh::platform

@@ -76,8 +76,8 @@ class UdpSocket {
     UdpSocket();
     void on_readable();
     [[nodiscard]] int receive_batch();
-    void send_messages(std::span<const UdpSend> batch);
-    void send_plain(const UdpSend& message);
+    void flush_messages(size_t count);
+    void send_uncoalesced(size_t message);
     [[nodiscard]] bool wait_writable();
     void note_error(const Endpoint& to, int err);
 
