@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "platform/fd.h"
 #include "platform/linux/route_types.h"
 
 namespace mesh::platform {
@@ -18,11 +19,6 @@ namespace mesh::platform {
 class Netlink {
    public:
     [[nodiscard]] static Result<Netlink> open();
-    Netlink(Netlink&& o) noexcept;
-    Netlink& operator=(Netlink&& o) noexcept;
-    Netlink(const Netlink&) = delete;
-    Netlink& operator=(const Netlink&) = delete;
-    ~Netlink();
 
     [[nodiscard]] Result<std::vector<LinkInfo>> links();
     /// kNotFound if there is none.
@@ -59,7 +55,7 @@ class Netlink {
     /// Sends and reads to the acknowledgement or the end of the dump; the kernel's errno as an error.
     [[nodiscard]] Status transact(Request& request, const std::string& what, const OnMessage& on_message = {});
 
-    int fd_ = -1;
+    UniqueFd fd_;
     uint32_t seq_ = 0;
     bool strict_ = false;
 };

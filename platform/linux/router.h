@@ -51,21 +51,22 @@ class Router {
    private:
     Router(std::string tun_name, Netlink netlink);
     Result<HostState> read_host();
-    Status execute(const std::vector<Operation>& operations);
     Status converge(size_t* operations);
-    void problem(std::string text);
+    void set_src_valid_mark();
 
     std::string tun_name_;
     Netlink netlink_;
     RouterCapabilities can_;
     RouterConfig config_;
-    std::vector<IpRule> shared_rules_;   ///< were there, and belong to a living foreigner
+    std::vector<Prefix> own_addrs_;      ///< that we put on the TUN
+    bool drop_hooks_ = false;            ///< `on` became `nodivert`
+    bool foreign_at_start_ = false;
+    std::vector<IpRule> shared_rules_;   ///< were there at start and belong to a living foreigner
     bool shared_connmark_ = false;
     std::vector<NftTable> tables_before_;
     bool tables_known_ = false;
-    std::string src_valid_mark_before_;  ///< empty: we did not change it
+    bool changed_src_valid_mark_ = false;
     std::vector<std::string> problems_;
-    bool configured_ = false;            ///< set() was called
     bool stopped_ = false;
 };
 

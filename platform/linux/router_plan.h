@@ -97,6 +97,13 @@ struct ChainNames {
 /// The standard names, unless those chains belong to a living foreigner.
 [[nodiscard]] ChainNames choose_chains(const HostState& host, const std::string& tun_name);
 
+/// Jumps from INPUT, FORWARD and POSTROUTING to our chains.
+enum class Hooks : uint8_t {
+    kInstall,  ///< each exactly once; missing ones go to position 1
+    kLeave,    ///< an administrator's business (nodivert)
+    kRemove,
+};
+
 /// The state to reach.
 struct WantedState {
     bool link_up = false;
@@ -106,8 +113,13 @@ struct WantedState {
     /// table -> chain -> rules; chains that are absent here are removed if ours.
     std::optional<Iptables> iptables;
     std::optional<Iptables> ip6tables;
-    bool hooks = false;                ///< jumps from INPUT, FORWARD, POSTROUTING at position 1; connmark rules
+    Hooks hooks = Hooks::kRemove;
+    bool connmark = false;             ///< the two rules in mangle
+    bool foreign = false;              ///< see has_foreign_owner()
     ChainNames chains;
+    /// Addresses that may be deleted besides those in Tailscale's ranges: the ones this process added earlier. Others on
+    /// the TUN are an administrator's.
+    std::vector<Prefix> own_addrs;
 };
 
 /// Routes through the TUN for this configuration: peers' addresses, with those in fd7a:115c:a1e0::/48 as the one /48,
@@ -115,10 +127,13 @@ struct WantedState {
 [[nodiscard]] std::vector<Prefix> tun_routes(const RouterConfig& config);
 /// The four rules of one family.
 [[nodiscard]] std::vector<IpRule> policy_rules(Addr::Family family);
+/// `own_addrs` and a kRemove in place of kLeave are for the caller to fill in.
 [[nodiscard]] WantedState wanted_state(const RouterConfig& config, const RouterCapabilities& can, const HostState& host);
 /// Nothing of ours, but what a foreigner shares: `keep_rules` and, with `keep_connmark`, the connmark rules.
 [[nodiscard]] WantedState nothing_wanted(const HostState& host, const std::string& tun_name,
-                                         std::vector<IpRule> keep_rules, bool keep_connmark);
+                                         std::vector<IpRule> keep_rules = {}, bool keep_connmark = false);
+/// Are both connmark rules there?
+[[nodiscard]] bool has_connmark_rules(const Iptables& tables);
 
 struct Operation {
     enum class Kind : uint8_t {

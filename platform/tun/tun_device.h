@@ -8,7 +8,6 @@
 /// refuses the header, packets come one by one (offloads().vnet_hdr is false and every VnetHdr is zero).
 /// The memory of a batch is packed, not one 64 KiB slot per packet: small packets stay within the cache.
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -17,6 +16,7 @@
 
 #include "base/packet.h"
 #include "base/result.h"
+#include "platform/fd.h"
 
 namespace mesh::platform {
 
@@ -49,15 +49,10 @@ class TunDevice {
     /// TS_TUN_DISABLE_TCP_GRO / TS_TUN_DISABLE_UDP_GRO turn off coalescing.
     [[nodiscard]] static Result<TunDevice> open(const std::string& name, unsigned mtu = kDefaultMtu);
 
-    TunDevice(TunDevice&& o) noexcept;
-    TunDevice& operator=(TunDevice&& o) noexcept;
-    TunDevice(const TunDevice&) = delete;
-    TunDevice& operator=(const TunDevice&) = delete;
-    /// Closes; a TUN that was not persistent vanishes with its addresses and routes.
-    ~TunDevice();
+    // Move-only. Destruction closes: a TUN that was not persistent vanishes with its addresses and routes.
 
     /// For polling, readable = read() has something. Owned by this object.
-    [[nodiscard]] int fd() const { return fd_; }
+    [[nodiscard]] int fd() const { return fd_.get(); }
     [[nodiscard]] const std::string& name() const { return name_; }
     [[nodiscard]] int if_index() const { return if_index_; }
     [[nodiscard]] const TunOffloads& offloads() const { return offloads_; }
@@ -78,8 +73,8 @@ class TunDevice {
         if (!batch.empty()) sink(batch);
         return !batch.empty();
     }
-    /// Writes each item; failures are counted. Returns how many the kernel took. A refused super-packet (EINVAL) turns
-    /// coalescing of its kind off, so look at offloads() when building the next batch.
+    /// Writes each item; failures are counted. Returns how many the kernel took. Eight refused super-packets (EINVAL) in a
+    /// row turn coalescing of their kind off, so look at offloads() when building the next batch.
     size_t write(std::span<const TunWrite> batch);
 
     /// With the link up: writes one tiny TCP super-packet from and to 100.100.100.100 with TTL 0, which the kernel
@@ -88,14 +83,17 @@ class TunDevice {
 
    private:
     TunDevice() = default;
-    void close();
+    Status set_offloads();
+    void refused(const VnetHdr& vnet);
 
-    int fd_ = -1;
+    UniqueFd fd_;
     int if_index_ = 0;
     int failed_ = 0;
     std::string name_;
     TunOffloads offloads_;
     TunCounters counters_;
+    unsigned tcp_refusals_ = 0;  ///< in a row
+    unsigned udp_refusals_ = 0;
     std::unique_ptr<uint8_t[]> slab_;
     std::vector<TunRead> batch_;
 };

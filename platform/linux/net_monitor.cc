@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "platform/linux/net_monitor.h"
+
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <map>
+
+#include "base/log.h"
+#include "platform/fd.h"
+#include "platform/linux/netlink.h"
+#include "platform/linux/netlink_wire.h"
+#include "platform/linux/router_plan.h"
+#include "platform/loop/loop.h"
+
+namespace mesh::platform {
+namespace {
+
+constexpr Duration kDebounce = seconds(1);
+constexpr Duration kRouterDebounce = milliseconds(250);
+constexpr Duration kPollEvery = seconds(10);
+constexpr int kDatagramsPerTurn = 64;
+
+Result<UniqueFd> subscribe() {
+    UniqueFd fd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE));
+    if (!fd.valid()) return fail_errno("netlink socket", errno);
+    sockaddr_nl self{};
+    self.nl_family = AF_NETLINK;
+    if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&self), sizeof self) < 0) return fail_errno("bind netlink", errno);
+    for (const int group : {RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE,
+                            RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE})
+        if (::setsockopt(fd.get(), SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group) < 0)
+            return fail_errno("subscribe to network changes", errno);
+    return fd;
+}
+
+}  // namespace
+
+Result<NetState> read_net_state() {
+    TRY_ASSIGN(Netlink netlink, Netlink::open());
+    NetState out;
+    TRY_ASSIGN(const std::vector<LinkInfo> links, netlink.links());
+    TRY_ASSIGN(const std::vector<LinkAddr> addrs, netlink.addresses());
+    for (const LinkInfo& l : links) out.interfaces.push_back({l, {}});
+    for (NetInterface& i : out.interfaces)
+        for (const LinkAddr& a : addrs)
+            if (a.index == i.link.index) i.addrs.push_back(a);
+    // Asked as our own sockets would go, by an address far outside. Nothing is sent; one look-up even on a host with a
+    // full routing table.
+    const auto default_interface = [&](const char* far) -> std::string {
+        const auto index = netlink.route_interface(*Addr::parse(far), kBypassMark);
+        if (!index) return {};
+        for (const LinkInfo& l : links)
+            if (l.index == *index && !l.loopback) return l.name;
+        return {};
+    };
+    out.default_interface_v4 = default_interface("198.41.0.4");
+    out.default_interface_v6 = default_interface("2001:503:ba3e::2:30");
+    return out;
+}
+
+struct NetMonitor::State {
+    State(Loop& l, std::string tun, Callback cb)
+        : loop(l),
+          own_tun(std::move(tun)),
+          on_event(std::move(cb)),
+          change_timer(l, [this] { judge(); }),
+          router_timer(l, [this] { tell_router(); }) {}
+
+    Loop& loop;
+    std::string own_tun;
+    Callback on_event;
+    NetState now;
+    int own_index = 0;
+    UniqueFd fd;
+    bool polling = false;
+    bool overflowed = false;
+    Timer change_timer;
+    Timer router_timer;
+    std::unique_ptr<FdPoll> poll;  // last: dies first
+
+    void changed() {
+        if (!change_timer.armed() || polling) change_timer.set_after(kDebounce);
+    }
+    void router_touched() {
+        if (!router_timer.armed()) router_timer.set_after(kRouterDebounce);
+    }
+
+    /// The callback comes last: it may destroy us.
+    void call(const NetEvent& event) {
+        const Callback cb = on_event;
+        cb(event);
+    }
+
+    void tell_router() {
+        const NetState copy = now;
+        call({.change = NetChange::kNone, .router_touched = true, .state = &copy});
+    }
+
+    void judge() {
+        if (polling) change_timer.set_after(kPollEvery);
+        auto fresh = read_net_state();
+        if (!fresh) {
+            log::info("monitor: {}", fresh.error().message());
+            return;
+        }
+        const NetState before = std::exchange(now, std::move(*fresh));
+        note_own_index();
+        const NetChange change = judge_change(before, now, own_tun);
+        const bool lost = std::exchange(overflowed, false) || polling;
+        if (change == NetChange::kNone && !lost) return;
+        const NetState copy = now;
+        call({.change = change, .router_touched = lost, .state = &copy});
+    }
+
+    void note_own_index() {
+        own_index = 0;
+        for (const NetInterface& i : now.interfaces)
+            if (i.link.name == own_tun) own_index = i.link.index;
+    }
+
+    void readable() {
+        alignas(nlmsghdr) uint8_t buffer[16384];
+        for (int i = 0; i < kDatagramsPerTurn; ++i) {
+            const ssize_t n = ::recv(fd.get(), buffer, sizeof buffer, 0);
+            if (n < 0 && errno == EINTR) continue;
+            if (n < 0 && errno == ENOBUFS) {
+                // Too much at once: read everything anew and let the router look.
+                overflowed = true;
+                changed();
+                continue;
+            }
+            if (n <= 0) return;
+            each_message(buffer, static_cast<size_t>(n));
+        }
+    }
+
+    void each_message(const uint8_t* at, size_t rest) {
+        while (rest >= sizeof(nlmsghdr)) {
+            nlmsghdr h{};
+            std::memcpy(&h, at, sizeof h);
+            if (h.nlmsg_len < NLMSG_HDRLEN || h.nlmsg_len > rest) return;
+            message(h.nlmsg_type, at + NLMSG_HDRLEN, h.nlmsg_len - NLMSG_HDRLEN);
+            const size_t step = std::min(rest, size_t{NLMSG_ALIGN(h.nlmsg_len)});
+            at += step;
+            rest -= step;
+        }
+    }
+
+    void message(uint16_t type, const uint8_t* body, size_t len) {
+        if (const auto link = parse_link(type, body, len)) {
+            if (link->name == own_tun) {
+                own_index = link->index;
+                router_touched();  // down and up again costs routes and addresses
+            } else {
+                changed();
+            }
+        } else if (const auto addr = parse_address(type, body, len)) {
+            if (addr->index == own_index) {
+                if (type == RTM_DELADDR) router_touched();
+            } else {
+                changed();
+            }
+        } else if (const auto route = parse_route(type, body, len)) {
+            if (route->table == kRouteTable) {
+                if (type == RTM_DELROUTE) router_touched();
+            } else if (route->oif != own_index && !route->dst.addr.is_multicast() && !route->dst.addr.is_link_local()) {
+                changed();
+            }
+        } else if (const auto rule = parse_rule(type, body, len)) {
+            if (type == RTM_DELRULE && rule->priority >= 5200 && rule->priority < 5300) router_touched();
+        }
+    }
+};
+
+Result<std::unique_ptr<NetMonitor>> NetMonitor::create(Loop& loop, std::string own_tun, Callback on_event) {
+    auto state = std::make_unique<State>(loop, std::move(own_tun), std::move(on_event));
+    State* const s = state.get();
+    // Subscribe first, so that nothing changes unseen between reading and watching.
+    auto fd = subscribe();
+    if (fd) {
+        s->fd = std::move(*fd);
+        s->poll = std::make_unique<FdPoll>(loop, s->fd.get(), [s](FdPoll::Events) { s->readable(); });
+        s->poll->set_interest(true, false);
+    } else {
+        log::info("monitor: {}; polling every 10 s", fd.error().message());
+        s->polling = true;
+        s->change_timer.set_after(kPollEvery);
+    }
+    TRY_ASSIGN(s->now, read_net_state());
+    s->note_own_index();
+    return std::unique_ptr<NetMonitor>(new NetMonitor(std::move(state)));
+}
+
+NetMonitor::NetMonitor(std::unique_ptr<State> state) : state_(std::move(state)) {}
+NetMonitor::~NetMonitor() = default;
+const NetState& NetMonitor::state() const { return state_->now; }
+
+}  // namespace mesh::platform

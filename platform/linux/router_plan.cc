@@ -1,0 +1,450 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "platform/linux/router_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+namespace mesh::platform {
+namespace {
+
+constexpr uint32_t kTableMain = 254;
+constexpr uint32_t kTableDefault = 253;
+
+const Prefix& tailscale_ula() {
+    static const Prefix p = *Prefix::parse("fd7a:115c:a1e0::/48");
+    return p;
+}
+
+template <class T>
+void sort_unique(std::vector<T>& v) {
+    std::sort(v.begin(), v.end());
+    v.erase(std::unique(v.begin(), v.end()), v.end());
+}
+
+template <class T>
+bool contains(const std::vector<T>& v, const T& x) {
+    return std::find(v.begin(), v.end(), x) != v.end();
+}
+
+/// A rule that some version of this client made: our priorities and targets, whatever the mark.
+bool looks_like_ours(const IpRule& r) {
+    if (!r.plain) return false;
+    switch (r.priority) {
+        case 5210: return r.table == kTableMain;
+        case 5230: return r.table == kTableDefault;
+        case 5250: return r.action == IpRule::Action::kUnreachable;
+        case 5270: return r.table == kRouteTable;
+        default: return false;
+    }
+}
+
+const LinkInfo* living_link(const HostState& host, std::string_view name) {
+    for (const LinkInfo& l : host.links)
+        if (l.name == name) return &l;
+    return nullptr;
+}
+
+/// The TUN that a ts-input chain accepts from: "-i NAME -j ACCEPT".
+std::string owner_of(const Iptables& tables) {
+    const auto* rules = tables.chain("filter", "ts-input");
+    if (rules == nullptr) return {};
+    for (const std::string& r : *rules) {
+        constexpr std::string_view kHead = "-i ";
+        constexpr std::string_view kTail = " -j ACCEPT";
+        if (!r.starts_with(kHead) || !r.ends_with(kTail) || r.size() <= kHead.size() + kTail.size()) continue;
+        std::string name = r.substr(kHead.size(), r.size() - kHead.size() - kTail.size());
+        if (name.ends_with('+')) name.pop_back();  // the original's nftables mode matches a prefix
+        return name;
+    }
+    return {};
+}
+
+bool chains_are_foreign(const HostState& host, const std::string& tun_name) {
+    for (const auto* tables : {&host.iptables, &host.ip6tables}) {
+        if (!*tables) continue;
+        const std::string owner = owner_of(**tables);
+        if (!owner.empty() && owner != tun_name && living_link(host, owner) != nullptr) return true;
+    }
+    return false;
+}
+
+// ---- firewall ----
+
+struct Hook {
+    const char* table;
+    const char* parent;
+    std::string ChainNames::* chain;
+};
+constexpr Hook kHooks[] = {
+    {"filter", "INPUT", &ChainNames::input},
+    {"filter", "FORWARD", &ChainNames::forward},
+    {"nat", "POSTROUTING", &ChainNames::postrouting},
+};
+
+struct MangleRule {
+    const char* chain;
+    const char* rule;
+};
+// Replies to connections of our own marked sockets get the mark before the reverse-path check.
+constexpr MangleRule kConnmark[] = {
+    {"PREROUTING", "-m conntrack --ctstate RELATED,ESTABLISHED -m connmark ! --mark 0x0/0xff0000 "
+                   "-j CONNMARK --restore-mark --nfmask 0xff0000 --ctmask 0xff0000"},
+    {"OUTPUT", "-m conntrack --ctstate NEW -m mark ! --mark 0x0/0xff0000 "
+               "-j CONNMARK --save-mark --nfmask 0xff0000 --ctmask 0xff0000"},
+};
+
+/// Text as iptables-save prints it: wanted and real are compared as strings.
+Iptables wanted_chains(const RouterConfig& c, Addr::Family family, const ChainNames& names, const std::string& tun) {
+    const bool v4 = family == Addr::Family::kV4;
+    Iptables out;
+    auto& input = out.tables["filter"][names.input];
+    std::vector<Prefix> own = c.local_addrs;
+    sort_unique(own);
+    for (const Prefix& p : own)
+        if (p.addr.is_v4() == v4) input.push_back(fmt::format("-s {}/{} -i lo -j ACCEPT", p.addr.str(), p.addr.bits()));
+    input.push_back(fmt::format("-i {} -j ACCEPT", tun));
+    if (const uint16_t port = v4 ? c.port_v4 : c.port_v6; port != 0)
+        input.push_back(fmt::format("-p udp -m udp --dport {} -j ACCEPT", port));
+    if (v4 && c.cgnat_drop) {
+        input.push_back(fmt::format("-s 100.115.92.0/23 ! -i {} -j RETURN", tun));
+        input.push_back(fmt::format("-s 100.64.0.0/10 ! -i {} -j DROP", tun));
+    } else if (v4) {
+        input.push_back(fmt::format("-s 100.64.0.0/10 ! -i {} -j RETURN", tun));
+    }
+
+    auto& forward = out.tables["filter"][names.forward];
+    forward.push_back(fmt::format("-i {} -j MARK --set-xmark 0x40000/0xff0000", tun));
+    forward.emplace_back("-m mark --mark 0x40000/0xff0000 -j ACCEPT");
+    if (v4) forward.push_back(fmt::format("-s 100.64.0.0/10 -o {} -j DROP", tun));
+    if (c.stateful_filtering)
+        forward.push_back(fmt::format("-o {} -m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP", tun));
+    forward.push_back(fmt::format("-o {} -j ACCEPT", tun));
+
+    auto& postrouting = out.tables["nat"][names.postrouting];
+    if (c.snat_subnet_routes) postrouting.emplace_back("-m mark --mark 0x40000/0xff0000 -j MASQUERADE");
+    return out;
+}
+
+/// Builds one `iptables-restore --noflush` input.
+class Script {
+   public:
+    Script(const Iptables& have, const WantedState& wanted, const Iptables& chains, const std::string& tun_name)
+        : have_(have), wanted_(wanted), chains_(chains) {
+        managed_.push_back(suffixed_chains(tun_name));
+        // The standard names may belong to a living foreigner; then only the suffixed ones are ours.
+        if (!(wanted.chains == managed_[0])) managed_.push_back(ChainNames{});
+    }
+
+    std::string build() {
+        std::string out;
+        for (const char* table : {"filter", "nat", "mangle"}) {
+            declare_.clear();
+            change_.clear();
+            remove_.clear();
+            if (std::string_view(table) == "mangle")
+                connmark();
+            else
+                chains(table);
+            if (declare_.empty() && change_.empty() && remove_.empty()) continue;
+            out += fmt::format("*{}\n{}{}{}COMMIT\n", table, declare_, change_, remove_);
+        }
+        return out;
+    }
+
+   private:
+    void chains(const std::string& table) {
+        for (const ChainNames& names : managed_) {
+            for (const Hook& hook : kHooks) {
+                if (hook.table != table) continue;
+                const std::string& name = names.*hook.chain;
+                const auto* have = have_.chain(table, name);
+                const auto* want = chains_.chain(table, name);
+                if (want != nullptr) {
+                    if (have == nullptr || *have != *want) {
+                        // Declaring a chain that exists empties it.
+                        declare_ += fmt::format(":{} - [0:0]\n", name);
+                        for (const std::string& rule : *want) change_ += fmt::format("-A {} {}\n", name, rule);
+                    }
+                    this->hook(table, hook.parent, name);
+                } else if (have != nullptr) {
+                    drop_jumps(table, name);
+                    remove_ += fmt::format("-F {0}\n-X {0}\n", name);
+                }
+            }
+        }
+    }
+
+    void hook(const std::string& table, const std::string& parent, const std::string& name) {
+        const std::string jump = "-j " + name;
+        const auto* rules = have_.chain(table, parent);
+        const auto count = rules == nullptr ? 0 : std::count(rules->begin(), rules->end(), jump);
+        if (wanted_.hooks == Hooks::kLeave || (wanted_.hooks == Hooks::kInstall && count == 1)) return;
+        for (long i = 0; i < count; ++i) change_ += fmt::format("-D {} {}\n", parent, jump);
+        if (wanted_.hooks == Hooks::kInstall) change_ += fmt::format("-I {} 1 {}\n", parent, jump);
+    }
+
+    /// A chain can only go when nothing refers to it, an administrator's jumps included.
+    void drop_jumps(const std::string& table, const std::string& name) {
+        const auto t = have_.tables.find(table);
+        if (t == have_.tables.end()) return;
+        for (const auto& [parent, rules] : t->second)
+            for (const std::string& rule : rules)
+                if (const std::string padded = " " + rule + " ";
+                    padded.find(" -j " + name + " ") != std::string::npos ||
+                    padded.find(" -g " + name + " ") != std::string::npos)
+                    change_ += fmt::format("-D {} {}\n", parent, rule);
+    }
+
+    void connmark() {
+        for (const MangleRule& m : kConnmark) {
+            const auto* rules = have_.chain("mangle", m.chain);
+            const auto count = rules == nullptr ? 0 : std::count(rules->begin(), rules->end(), m.rule);
+            if (count == (wanted_.connmark ? 1 : 0)) continue;
+            for (long i = 0; i < count; ++i) change_ += fmt::format("-D {} {}\n", m.chain, m.rule);
+            if (wanted_.connmark) change_ += fmt::format("-I {} 1 {}\n", m.chain, m.rule);
+        }
+    }
+
+    const Iptables& have_;
+    const WantedState& wanted_;
+    const Iptables& chains_;
+    std::vector<ChainNames> managed_;
+    std::string declare_;
+    std::string change_;
+    std::string remove_;
+};
+
+Operation address_op(Operation::Kind kind, const Prefix& p) {
+    return {.kind = kind, .address = p, .rule = {}, .route = {}, .script = {}};
+}
+Operation rule_op(Operation::Kind kind, const IpRule& r) {
+    return {.kind = kind, .address = {}, .rule = r, .route = {}, .script = {}};
+}
+Operation route_op(Operation::Kind kind, const IpRoute& r) {
+    return {.kind = kind, .address = {}, .rule = {}, .route = r, .script = {}};
+}
+
+bool same_route(const IpRoute& a, const IpRoute& b) { return a.dst == b.dst && a.type == b.type && a.oif == b.oif; }
+bool has_route(const std::vector<IpRoute>& routes, const IpRoute& r) {
+    return std::any_of(routes.begin(), routes.end(), [&](const IpRoute& x) { return same_route(x, r); });
+}
+
+}  // namespace
+
+const std::vector<std::string>* Iptables::chain(const std::string& table, const std::string& name) const {
+    const auto t = tables.find(table);
+    if (t == tables.end()) return nullptr;
+    const auto c = t->second.find(name);
+    return c == t->second.end() ? nullptr : &c->second;
+}
+
+Iptables parse_iptables_save(std::string_view text) {
+    Iptables out;
+    std::map<std::string, std::vector<std::string>>* table = nullptr;
+    while (!text.empty()) {
+        const size_t end = std::min(text.find('\n'), text.size());
+        const std::string_view line = text.substr(0, end);
+        text.remove_prefix(std::min(end + 1, text.size()));
+        if (line.starts_with('*')) {
+            table = &out.tables[std::string(line.substr(1))];
+        } else if (line.starts_with(':') && table != nullptr) {
+            const std::string_view name = line.substr(1, line.find(' ') - 1);
+            if (name.starts_with("ts-")) (*table)[std::string(name)];
+        } else if (line.starts_with("-A ") && table != nullptr) {
+            const std::string_view rest = line.substr(3);
+            const size_t space = rest.find(' ');
+            if (space == std::string_view::npos) continue;
+            const std::string_view name = rest.substr(0, space);
+            const std::string_view rule = rest.substr(space + 1);
+            const bool jump = rule.find("-j ts-") != std::string_view::npos || rule.find("-g ts-") != std::string_view::npos;
+            const bool mark = rule.find("CONNMARK") != std::string_view::npos &&
+                              rule.find("0xff0000") != std::string_view::npos;
+            if (name.starts_with("ts-") || jump || mark) (*table)[std::string(name)].emplace_back(rule);
+        }
+    }
+    // Empty tables say nothing.
+    std::erase_if(out.tables, [](const auto& t) { return t.second.empty(); });
+    return out;
+}
+
+ChainNames suffixed_chains(const std::string& tun_name) {
+    // 28 bytes is the longest name that iptables-legacy takes; a TUN's name has up to 15.
+    return {"ts-input-" + tun_name, "ts-forward-" + tun_name, "ts-postnat-" + tun_name};
+}
+
+bool has_connmark_rules(const Iptables& tables) {
+    for (const MangleRule& m : kConnmark) {
+        const auto* rules = tables.chain("mangle", m.chain);
+        if (rules == nullptr || !contains(*rules, std::string(m.rule))) return false;
+    }
+    return true;
+}
+
+bool has_foreign_owner(const HostState& host, const std::string& tun_name) {
+    if (chains_are_foreign(host, tun_name)) return true;
+    for (const LinkInfo& l : host.links)
+        if (l.name != tun_name && l.kind == "tun" && l.up && l.name.starts_with("tailscale")) return true;
+    return std::any_of(host.routes.begin(), host.routes.end(), [&](const IpRoute& r) {
+        if (r.oif == 0 || r.oif == host.tun_index) return false;
+        return std::any_of(host.links.begin(), host.links.end(),
+                           [&](const LinkInfo& l) { return l.index == r.oif && l.kind == "tun"; });
+    });
+}
+
+ChainNames choose_chains(const HostState& host, const std::string& tun_name) {
+    return chains_are_foreign(host, tun_name) ? suffixed_chains(tun_name) : ChainNames{};
+}
+
+std::vector<Prefix> tun_routes(const RouterConfig& config) {
+    std::vector<Prefix> out;
+    for (const Prefix& p : config.peer_routes)
+        out.push_back(p.addr.is_v6() && tailscale_ula().contains(p.addr) ? tailscale_ula() : p.masked());
+    for (const Prefix& p : config.accepted_routes) out.push_back(p.masked());
+    for (const Prefix& p : config.local_addrs) {
+        if (p.addr.is_v4()) out.push_back(Prefix::single(service_addr_v4()));
+        if (p.addr.is_v6()) out.push_back(Prefix::single(service_addr_v6()));
+    }
+    std::erase_if(out, [](const Prefix& p) { return !p.is_valid(); });
+    sort_unique(out);
+    return out;
+}
+
+std::vector<IpRule> policy_rules(Addr::Family family) {
+    using Action = IpRule::Action;
+    return {{family, 5210, kBypassMark, kMarkMask, kTableMain, Action::kLookup, true},
+            {family, 5230, kBypassMark, kMarkMask, kTableDefault, Action::kLookup, true},
+            {family, 5250, kBypassMark, kMarkMask, 0, Action::kUnreachable, true},
+            {family, 5270, 0, 0, kRouteTable, Action::kLookup, true}};
+}
+
+WantedState wanted_state(const RouterConfig& config, const RouterCapabilities& can, const HostState& host) {
+    WantedState out;
+    const auto usable = [&](const Prefix& p) { return p.is_valid() && (p.addr.is_v4() || can.v6); };
+    out.link_up = true;
+    out.chains = choose_chains(host, config.tun_name);
+    out.foreign = has_foreign_owner(host, config.tun_name);
+    for (const Prefix& p : config.local_addrs)
+        if (usable(p)) out.addrs.push_back(Prefix::single(p.addr));
+    sort_unique(out.addrs);
+
+    out.rules = policy_rules(Addr::Family::kV4);
+    if (can.v6)
+        for (const IpRule& r : policy_rules(Addr::Family::kV6)) out.rules.push_back(r);
+
+    std::set<Prefix> thrown;
+    for (const Prefix& p : config.throw_routes)
+        if (usable(p) && thrown.insert(p.masked()).second)
+            out.routes.push_back({.dst = p.masked(), .type = IpRoute::Type::kThrow, .oif = 0, .table = kRouteTable,
+                                  .gateway = {}, .metric = 0});
+    for (const Prefix& p : tun_routes(config))
+        if (usable(p) && !thrown.contains(p))
+            out.routes.push_back({.dst = p, .type = IpRoute::Type::kUnicast, .oif = host.tun_index,
+                                  .table = kRouteTable, .gateway = {}, .metric = 0});
+
+    const bool chains = config.netfilter != NetfilterMode::kOff;
+    if (can.iptables)
+        out.iptables = chains ? wanted_chains(config, Addr::Family::kV4, out.chains, config.tun_name) : Iptables{};
+    if (can.ip6tables && can.v6)
+        out.ip6tables = chains ? wanted_chains(config, Addr::Family::kV6, out.chains, config.tun_name) : Iptables{};
+    out.hooks = config.netfilter == NetfilterMode::kOn         ? Hooks::kInstall
+                : config.netfilter == NetfilterMode::kNoDivert ? Hooks::kLeave
+                                                               : Hooks::kRemove;
+    out.connmark = config.netfilter == NetfilterMode::kOn;
+    return out;
+}
+
+WantedState nothing_wanted(const HostState& host, const std::string& tun_name, std::vector<IpRule> keep_rules,
+                           bool keep_connmark) {
+    WantedState out;
+    out.rules = std::move(keep_rules);
+    out.connmark = keep_connmark;
+    out.foreign = has_foreign_owner(host, tun_name);
+    out.chains = choose_chains(host, tun_name);
+    if (host.iptables) out.iptables = Iptables{};
+    if (host.ip6tables) out.ip6tables = Iptables{};
+    return out;
+}
+
+std::string Operation::str() const {
+    switch (kind) {
+        case Kind::kLinkUp: return "link up";
+        case Kind::kLinkDown: return "link down";
+        case Kind::kAddAddress: return "add address " + address.str();
+        case Kind::kDeleteAddress: return "delete address " + address.str();
+        case Kind::kAddRule:
+        case Kind::kDeleteRule:
+            return fmt::format("{} IPv{} rule {}", kind == Kind::kAddRule ? "add" : "delete",
+                               rule.family == Addr::Family::kV4 ? 4 : 6, rule.priority);
+        case Kind::kAddRoute:
+        case Kind::kDeleteRoute:
+            return fmt::format("{} {}route {}", kind == Kind::kAddRoute ? "add" : "delete",
+                               route.type == IpRoute::Type::kThrow ? "throw " : "", route.dst.str());
+        case Kind::kIptables: return "iptables-restore:\n" + script;
+        case Kind::kIp6tables: return "ip6tables-restore:\n" + script;
+    }
+    return {};
+}
+
+std::vector<Operation> plan(const HostState& host, const WantedState& wanted, const std::string& tun_name) {
+    using Kind = Operation::Kind;
+    std::vector<Operation> out;
+    const auto simple = [&](Kind kind) { out.push_back(address_op(kind, {})); };
+
+    if (wanted.link_up && !host.link_up && host.tun_index != 0) simple(Kind::kLinkUp);
+
+    // Rules come before routes: own sockets must be out of the tunnel's reach before it has any.
+    for (const IpRule& r : wanted.rules)
+        if (!contains(host.rules, r)) out.push_back(rule_op(Kind::kAddRule, r));
+
+    // The firewall is there before the first address.
+    const auto firewall = [&](Kind kind, const std::optional<Iptables>& have, const std::optional<Iptables>& want) {
+        if (!have || !want) return;
+        std::string script = Script(*have, wanted, *want, tun_name).build();
+        if (script.empty()) return;
+        Operation op = address_op(kind, {});
+        op.script = std::move(script);
+        out.push_back(std::move(op));
+    };
+    firewall(Kind::kIptables, host.iptables, wanted.iptables);
+    firewall(Kind::kIp6tables, host.ip6tables, wanted.ip6tables);
+
+    // New addresses before old ones go: with its last address an interface loses its routes.
+    for (const Prefix& p : wanted.addrs)
+        if (!contains(host.addrs, p)) out.push_back(address_op(Kind::kAddAddress, p));
+
+    for (const IpRoute& r : host.routes) {
+        const bool through_us = host.tun_index != 0 && r.oif == host.tun_index;
+        const bool our_throw = r.type == IpRoute::Type::kThrow && !wanted.foreign;
+        if ((through_us || our_throw) && !has_route(wanted.routes, r)) out.push_back(route_op(Kind::kDeleteRoute, r));
+    }
+    for (const IpRoute& r : wanted.routes) {
+        if (has_route(host.routes, r) || (r.type == IpRoute::Type::kUnicast && host.tun_index == 0)) continue;
+        // A destination that somebody else routes stays with them.
+        const bool taken = std::any_of(host.routes.begin(), host.routes.end(), [&](const IpRoute& x) {
+            return x.dst == r.dst && (x.oif != host.tun_index || host.tun_index == 0) &&
+                   (x.type != IpRoute::Type::kThrow || wanted.foreign);
+        });
+        if (!taken) out.push_back(route_op(Kind::kAddRoute, r));
+    }
+
+    for (const Prefix& p : host.addrs)
+        if (!contains(wanted.addrs, p) && (contains(wanted.own_addrs, p) || is_tailscale_range(p.addr)))
+            out.push_back(address_op(Kind::kDeleteAddress, p));
+
+    std::vector<IpRule> seen;
+    for (const IpRule& r : host.rules) {
+        const bool duplicate = contains(seen, r);
+        seen.push_back(r);
+        if (!looks_like_ours(r) || (contains(wanted.rules, r) && !duplicate)) continue;
+        // Beside a living foreigner only what we certainly added ourselves goes.
+        if (wanted.foreign && (duplicate || !contains(policy_rules(r.family), r))) continue;
+        out.push_back(rule_op(Kind::kDeleteRule, r));
+    }
+
+    if (!wanted.link_up && host.link_up) simple(Kind::kLinkDown);
+    return out;
+}
+
+}  // namespace mesh::platform
