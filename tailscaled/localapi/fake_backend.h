@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+/// A daemon that only remembers: for the tests of this folder.
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tailscaled/localapi/backend.h"
+
+namespace mesh::localapi {
+
+class FakeBackend : public Backend {
+   public:
+    api::DaemonStatus status_value;
+    api::Prefs prefs_value;
+    std::vector<api::WhoIsResult> nodes;
+    std::vector<std::string> calls;
+    Done logout_done;
+    PingDone ping_done;
+    bool hold_completions = false;
+
+    api::DaemonStatus status(WithPeers peers) override {
+        api::DaemonStatus s = status_value;
+        if (peers == WithPeers::kNo) s.peers.reset();
+        return s;
+    }
+    const api::Prefs& prefs() override { return prefs_value; }
+    std::optional<api::WhoIsResult> whois(const Addr& ip, uint16_t, std::string_view) override {
+        for (const auto& w : nodes)
+            for (const Prefix& p : w.node.addresses)
+                if (p.addr == ip) return w;
+        return std::nullopt;
+    }
+    std::optional<api::WhoIsResult> whois(const NodePublic& key) override {
+        for (const auto& w : nodes)
+            if (w.node.key == key) return w;
+        return std::nullopt;
+    }
+    std::string derp_map_json() override { return ""; }
+    std::optional<std::string> dns_config_json() override { return std::nullopt; }
+    std::string net_map_json() override { return ""; }
+    std::string user_metrics() override { return "# TYPE x gauge\n# HELP x Test.\nx 1\n"; }
+    std::string drops_json() override { return R"({"no_route":3})"; }
+    std::string paths_json() override { return "[]"; }
+    std::string ip_forwarding_warning() override { return ""; }
+    std::string udp_gro_forwarding_warning() override { return ""; }
+    bool uses_so_mark() override { return true; }
+    std::string state_dir() override { return "/var/lib/tailscale"; }
+    std::vector<api::LoginProfile> profiles() override { return {current_profile()}; }
+    api::LoginProfile current_profile() override {
+        api::LoginProfile p;
+        p.id = "8175";
+        p.name = "alice";
+        return p;
+    }
+    api::Notify initial_notify(uint64_t mask) override {
+        api::Notify n;
+        n.version = status_value.version;
+        if ((mask & api::kWatchInitialState) != 0) n.state = status_value.backend_state;
+        if ((mask & api::kWatchInitialPrefs) != 0) n.prefs = prefs_value;
+        return n;
+    }
+
+    Result<api::Prefs> edit_prefs(const api::MaskedPrefs& change, const Caller& caller) override {
+        calls.push_back("edit_prefs " + std::to_string(caller.uid) + " " + caller.reason);
+        if (change.has(api::PrefField::kShieldsUp)) return fail(Code::kDenied, "not today");
+        change.apply_to(prefs_value);
+        return prefs_value;
+    }
+    Status check_prefs(const api::Prefs& p) override { return api::check_prefs(p); }
+    Status start(const api::StartOptions& options, const Caller&) override {
+        calls.push_back("start " + options.auth_key);
+        return {};
+    }
+    Status login_interactive(const Caller&) override {
+        calls.emplace_back("login");
+        return {};
+    }
+    void logout(const Caller&, Done done) override {
+        calls.emplace_back("logout");
+        if (hold_completions)
+            logout_done = std::move(done);
+        else
+            done({});
+    }
+    void ping(const api::PingRequest& request, PingDone done) override {
+        calls.push_back("ping " + request.ip.str());
+        if (hold_completions) {
+            ping_done = std::move(done);
+            return;
+        }
+        api::PingResult r;
+        r.ip = r.node_ip = request.ip.str();
+        r.node_name = "router-b";
+        r.latency_seconds = 0.0008;
+        r.endpoint = "10.211.0.3:41641";
+        done(r);
+    }
+    std::optional<Result<Reply>> debug_action(std::string_view action) override {
+        calls.push_back("debug " + std::string(action));
+        if (action != "restun") return std::nullopt;
+        return Reply{200, "text/plain", "done\n"};
+    }
+    void reset_auth() override { calls.emplace_back("reset_auth"); }
+};
+
+}  // namespace mesh::localapi
