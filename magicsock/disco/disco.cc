@@ -7,7 +7,7 @@ namespace mesh::disco {
 namespace {
 
 constexpr size_t kEndpointLen = 18;
-constexpr size_t kMaxPadding = 9000;
+constexpr size_t kMaxPadding = 65000;
 
 Endpoint read_endpoint(WireReader& r) {
     uint8_t ip[16];

@@ -44,7 +44,7 @@ using TxId = std::array<uint8_t, 12>;
 struct Ping {
     TxId tx{};
     NodePublic node;       ///< zero: not given
-    size_t padding = 0;    ///< zero bytes after the body, ≤ 9000
+    size_t padding = 0;    ///< zero bytes after the body, ≤ 65000; only with a node key
     bool operator==(const Ping&) const = default;
 };
 struct Pong {

@@ -11,7 +11,6 @@
 /// netcheck measures the relays; this class is the table of peers, the demultiplexer, and who does what they ask.
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -39,7 +38,7 @@ namespace mesh::magicsock {
 class Output {
    public:
     virtual ~Output() = default;
-    /// A datagram of ours (disco, STUN). Errors come back by udp_send_failed(), later or from inside.
+    /// A datagram of ours (disco, STUN). Errors come back by udp_send_failed() after the input call has returned.
     virtual void send_udp(const Endpoint& to, ByteSpan datagram) = 0;
     /// Disco by relay, connecting to it if need be. False if that cannot be tried (unknown region, queue full).
     virtual bool send_derp(int region, const NodePublic& to, ByteSpan datagram) = 0;
@@ -138,7 +137,7 @@ class Magicsock {
     /// A send to that endpoint failed with this errno. Unreachable destinations lose their path at once.
     void udp_send_failed(const Endpoint& to, int err, Time now);
     void set_resolved(const std::string& host, const std::vector<Addr>& addrs, Time now);
-    void https_latency(int region, Duration latency, Time now);
+    void https_latency(int region, Duration latency, Addr::Family family, Time now);
     void https_failed(int region, Time now);
     void set_portmap_services(std::optional<bool> upnp, std::optional<bool> pmp, std::optional<bool> pcp);
     void set_captive_portal(std::optional<bool> found);
@@ -187,7 +186,9 @@ class Magicsock {
     [[nodiscard]] bool usable(const Endpoint& e) const;
     void set_candidates(Peer& p, Time now);
     [[nodiscard]] int derp_region_of(const Peer& p) const;
+    [[nodiscard]] bool speaks_disco(const Peer& p) const;
     [[nodiscard]] Path path_now(const Peer& p, Time now) const;
+    void learn_route(Peer& p, int region, Time now);
     Path wireguard_only_path(Peer& p, Time now);
     void learn_source(Peer& p, const Endpoint& from);
     void unlearn_sources(Peer& p);
@@ -195,8 +196,7 @@ class Magicsock {
     Kind receive_other(MutByteSpan datagram, const Endpoint& from, Time now);
     void receive_disco_udp(ByteSpan datagram, const Endpoint& from, Time now);
     void receive_disco_derp(ByteSpan datagram, int region, const NodePublic& from, Time now);
-    void handle_message(Peer& p, const disco::Message& m, const Source& source, Time now);
-    void handle_ping(Peer& p, const disco::Ping& m, const Source& source, Time now);
+    void handle_ping(Peer& p, const disco::Ping& m, const Source& source, bool sure_who, Time now);
     void handle_pong(Peer& p, const disco::Pong& m, const Source& source, Time now);
     void note_disco_alive(Peer& p, Time now);
 
@@ -206,12 +206,14 @@ class Magicsock {
     void arm(Peer& p, Time at);
     void rearm(Peer& p);
     void finish_ping(size_t index, PingResult result);
+    void drop_pings_of(PeerId peer);
     void expire_pings(Time now);
 
     void start_netcheck(bool full, Time now);
     void pump_netcheck(Time now);
     void finish_netcheck(const netcheck::Report& report, Time now);
     void set_home(int region);
+    void resume_restun(Time now);
     void refresh_endpoints(Time now);
     [[nodiscard]] bool recently_active(Time now) const;
 
@@ -240,12 +242,7 @@ class Magicsock {
     NetworkFacts network_;
     WallTime wall_;
     Time wall_at_;
-    struct Resolved {
-        std::vector<Addr> addrs;
-        Time at;
-    };
-    std::map<std::string, Resolved> resolved_;
-    std::set<std::string> asked_;
+    std::set<std::string> asked_;  // names asked for in this report
     int home_ = 0;
     bool restun_pending_ = false;
     bool full_pending_ = false;

@@ -424,6 +424,7 @@ void PeerPaths::leave(Time now, Todo& todo) {
     todo.path_changed = true;
     force_all();
     round(now, Ask::kCallMeMaybe, todo);
+    if (now - last_call_me_maybe_ >= seconds(1)) todo.call_me_maybe = true;  // something changed at one of us
 }
 
 void PeerPaths::heartbeat(Time now, Todo& todo) {

@@ -127,9 +127,9 @@ class PeerPaths {
         Endpoint ep;
         bool netmap = false;
         bool call = false;
-        Time learnt;  // last ping or pong of a learnt one; zero: not learnt
-        Time last_probe, last_ping_back, last_pong;
-        Duration latency;
+        Time learnt{};  // last ping or pong of a learnt one; zero: not learnt
+        Time last_probe{}, last_ping_back{}, last_pong{};
+        Duration latency{};
         disco::TxId last_tx{};  // of the last ping received from there
     };
     struct Outstanding {

@@ -11,8 +11,8 @@ namespace mesh::magicsock {
 
 /// A UDP path with its measured round trip.
 struct ScoredAddr {
-    Endpoint ep;           ///< invalid: no path
-    Duration latency;      ///< > 0 once measured
+    Endpoint ep{};         ///< invalid: no path
+    Duration latency{};    ///< > 0 once measured
     uint16_t wire_mtu = 0; ///< largest proven IP packet; 0 unknown
     bool operator==(const ScoredAddr&) const = default;
 };
