@@ -10,8 +10,9 @@
 
 namespace mesh::netcheck {
 
-/// Starts with an empty line; ends with a newline.
-[[nodiscard]] std::string format_text(const Report& report, const derp::DerpMap& map, bool verbose = false);
+/// Starts with an empty line; ends with a newline. `utc_offset`: of local time, for the Time line.
+[[nodiscard]] std::string format_text(const Report& report, const derp::DerpMap& map, bool verbose = false,
+                                      Duration utc_offset = {});
 /// Tab-indented (`--format=json`) or one line (`json-line`); no newline at the end.
 [[nodiscard]] std::string format_json(const Report& report);
 [[nodiscard]] std::string format_json_line(const Report& report);

@@ -5,8 +5,9 @@
 ///
 ///     start() → drain next_send() into a socket; resolve names_needed() and give addresses()
 ///     every datagram that stun::looks_like_stun → handle_stun(); re-arm next_timeout() → handle_timeout()
-///     https_wanted() → measure those regions by HTTPS, give https_latency()/https_failed()
+///     take_https_wanted() → measure those regions by HTTPS, give https_latency()/https_failed()
 ///     take_report() when done
+/// Every input may make sends, HTTPS wishes or the report ready: drain all three after each.
 ///
 /// One report at a time. Rules: probes at 0/100/200 ms per region and family in a full report, the 3 fastest and home
 /// in an incremental one; the STUN phase ends as soon as everything asked has answered, or 3 regions answered and a
@@ -17,7 +18,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -66,7 +66,7 @@ struct StartOptions {
     Duration patience = milliseconds(1000);
 };
 
-/// A STUN request to send. `v6` names the socket.
+/// A STUN request to send, by the socket of the address's family.
 struct Send {
     Endpoint to;
     stun::RequestBytes datagram;
@@ -89,13 +89,13 @@ class Netcheck {
     /// The next request to send now, or nullopt. Drain after start(), addresses() and handle_timeout().
     [[nodiscard]] std::optional<Send> next_send(Time now);
     /// The socket refused to send to that endpoint: clears "can send" of the family if nothing else worked.
-    void send_failed(const Endpoint& to);
+    void send_failed(const Endpoint& to, Time now);
     /// True if the datagram answered one of our requests (also late ones of the last report).
     bool handle_stun(ByteSpan datagram, const Endpoint& from, Time now);
 
     /// Regions to be measured by HTTPS, because STUN is silent; once per report, empty otherwise.
     [[nodiscard]] std::vector<int> take_https_wanted();
-    void https_latency(int region, Duration latency, Time now);
+    void https_latency(int region, Duration latency, Addr::Family family, Time now);
     void https_failed(int region, Time now);
     void icmp_latency(int region, Duration latency, Time now);
 
@@ -117,35 +117,53 @@ class Netcheck {
     void handle_timeout(Time now);
 
    private:
-    struct Probe;
-    struct ProbeSet;
     struct Run;
-    struct Sent;
+    struct Sent {
+        uint64_t run = 0;
+        size_t set = 0;
+        Endpoint to;
+        Time at;
+    };
     struct History {
         Time at;
         std::map<int, Duration> latency;
     };
+    struct Resolved {
+        std::vector<Addr> addrs;
+        Time at;
+    };
 
-    void plan_full(Run& run);
-    void plan_incremental(Run& run);
-    void add_set(Run& run, int region, bool v6, std::vector<Duration> delays);
-    [[nodiscard]] Endpoint probe_target(const Run& run, const Probe& probe) const;
-    [[nodiscard]] bool set_over(const Run& run, const ProbeSet& set) const;
-    [[nodiscard]] Time stun_end(const Run& run) const;
+    [[nodiscard]] bool wants_full(const StartOptions& options, Time now) const;
+    void plan_full(Run& run) const;
+    void plan_incremental(Run& run) const;
+    [[nodiscard]] Addr stun_addr(const derp::DerpNode& node, bool v6) const;
+    [[nodiscard]] bool waits_for_name(const derp::DerpNode& node) const;
+    [[nodiscard]] bool set_over(size_t set) const;
+    [[nodiscard]] bool all_sets_over() const;
+    [[nodiscard]] Time next_probe() const;
+    [[nodiscard]] Time stun_end() const;
+    [[nodiscard]] Time https_at() const;
+    [[nodiscard]] Time report_end() const;
     void settle(Time now);
     void finish(Time now);
-    void choose_home(Report& report, Time now);
+    [[nodiscard]] int choose_home(const Report& report, Time started, Time now) const;
 
     Random& random_;
     std::unique_ptr<Run> run_;
+    uint64_t run_number_ = 0;
     std::optional<Report> finished_;
     std::optional<Report> last_;
+    std::vector<int> last_regions_;
     std::deque<History> history_;
     std::map<int, Time> heard_;
-    std::map<stun::TxId, Sent> sent_;  // requests in flight
+    std::map<std::string, Resolved> names_;
+    std::map<stun::TxId, Sent> sent_;  // requests in flight, of this report and late ones of the one before
     Time last_full_;
     int home_ = 0;
-    std::optional<bool> upnp_, pmp_, pcp_, captive_;
+    std::optional<bool> upnp_;
+    std::optional<bool> pmp_;
+    std::optional<bool> pcp_;
+    std::optional<bool> captive_;
 };
 
 }  // namespace mesh::netcheck
