@@ -9,24 +9,30 @@
 ///        kDropped with kUnknownIndex: if the source maps to a peer, unknown_index_from(peer, now).
 /// These calls do not allocate (stage copies), lock or log.
 ///
-/// Inside Output callbacks the caller may use send_session, seal, sent_data, stage, take_staged and stats; it must not add
-/// or remove peers or set keys there.
+/// Inside Output callbacks the caller may use everything but receive, handle_timeout, set_private_key, add_peer and
+/// remove_peer; a handshake asked for there goes out at the next handle_timeout().
 /// Source: WireGuard whitepaper (NDSS 2017) sections 5 and 6.
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <unordered_map>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/keys.h"
 #include "base/packet.h"
 #include "base/random.h"
 #include "base/time.h"
+#include "wg/cookie.h"
 #include "wg/drop.h"
+#include "wg/noise.h"
+#include "wg/peer.h"
+#include "wg/session.h"
+#include "wg/stamp.h"
+#include "wg/timer_queue.h"
 
 namespace mesh::wg {
-
-class Session;
 
 /// What the engine asks of its surroundings. Spans are valid during the call only.
 class Output {
@@ -140,8 +146,61 @@ class Device {
     [[nodiscard]] const DeviceCounters& counters() const;
 
    private:
-    class Engine;
-    std::unique_ptr<Engine> engine_;
+    struct IndexEntry {
+        PeerId peer;
+        Session* session;  // null: our initiation in flight
+    };
+    class Calling;
+
+    [[nodiscard]] Peer* find(PeerId peer);
+    [[nodiscard]] const Peer* find(PeerId peer) const;
+    [[nodiscard]] bool have_key() const { return !identity_.key.is_zero(); }
+    PeerState& state_of(PeerId id, Peer& p, Time now);
+    void reset_state(PeerId id, Peer& p);
+    void arm(PeerId id, const PeerState& s) { queue_.arm(id, s.deadline()); }
+
+    uint32_t new_index(PeerId id, Session* session);
+    void drop_session(std::unique_ptr<Session>& session);
+    void drop_initiation(PeerState& s);
+
+    // handshakes (handshake.cc)
+    void want_session(PeerId id, Peer& p, Attempt::Kind kind, Time now);
+    void try_now(PeerId id, Peer& p, Time now);
+    void try_initiation(PeerId id, Peer& p, Time now);
+    [[nodiscard]] bool send_initiation(PeerId id, Peer& p, Time now);
+    [[nodiscard]] DropReason answer(PeerId id, Peer& p, const OpenedInitiation& opened, Time now);
+    void give_up(Peer& p);
+    void established(PeerState& s, Peer& p, Time now);
+    [[nodiscard]] bool nervous(const PeerState& s, Time now) const;
+
+    // inbound (receive.cc)
+    [[nodiscard]] DropReason pass_gate(MutByteSpan datagram, const Source& from, Time now);
+    [[nodiscard]] Opened receive_transport(MutByteSpan datagram, const Source& from, Time now);
+    [[nodiscard]] DropReason receive_initiation(MutByteSpan datagram, const Source& from, Time now, PeerId& who);
+    [[nodiscard]] DropReason receive_response(MutByteSpan datagram, const Source& from, Time now, PeerId& who);
+    [[nodiscard]] DropReason receive_cookie(ByteSpan datagram, Time now, PeerId& who);
+    [[nodiscard]] bool hold(const Peer& p, Time now) const;
+
+    // timers (timers.cc)
+    void run_timers(PeerId id, Peer& p, Time now);
+    void send_keepalive(PeerId id, Peer& p, Time now);
+    void call_session_ready(PeerId id, Time now);
+
+    Random& random_;
+    Output& output_;
+    Identity identity_;
+    HandshakeGate gate_;
+    StampClock stamps_;
+    std::vector<Peer> peers_;                             // by PeerId
+    std::unordered_map<NodePublic, PeerId> by_key_;       // looked up only, never walked
+    std::unordered_map<uint32_t, IndexEntry> by_index_;   // looked up only, never walked
+    TimerQueue queue_;
+    TokenBucket initiations_{milliseconds(1), 32};        // beyond it they wait for handle_timeout()'s slices
+    size_t staged_bytes_ = 0;
+    Time nervous_until_{};
+    DeviceCounters counters_;
+    uint64_t handshake_work_ = 0;                         // handshake messages computed, for the slice
+    int calling_ = 0;                                     // > 0: inside an Output callback
 };
 
 }  // namespace mesh::wg
