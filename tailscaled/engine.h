@@ -20,6 +20,7 @@
 #include "magicsock/path/magicsock.h"
 #include "platform/loop/loop.h"
 #include "tailscaled/dataplane/tables.h"
+#include "tailscaled/dataplane/tunnel_ping.h"
 #include "tailscaled/derp_dialer.h"
 
 namespace mesh::daemon {
@@ -35,8 +36,7 @@ struct EnginePeer {
 struct PeerSlice {
     std::vector<PeerId> removed;
     std::vector<EnginePeer> upserted;
-    std::vector<PeerId> restarted;   ///< disco key changed
-    std::vector<PeerId> greet_early; ///< initiate before there is traffic
+    std::vector<PeerId> greet_early;  ///< initiate before there is traffic
 };
 
 struct PeerSnapshot {
@@ -50,7 +50,8 @@ struct PeerSnapshot {
 
 struct EngineSnapshot {
     std::map<PeerId, PeerSnapshot> peers;  ///< those with any state worth telling
-    std::vector<std::pair<std::string, uint64_t>> drops;  ///< reason → packets
+    std::vector<std::pair<std::string, uint64_t>> drops;         ///< "in_no_rule" → packets
+    std::vector<std::pair<std::string, uint64_t>> metric_drops;  ///< "in_acl" → packets
     std::vector<std::pair<std::string, int64_t>> traffic;  ///< "inbound_bytes/derp" → count
     int live_derps = 0;
 };
@@ -73,10 +74,12 @@ class Engine {
         virtual void on_names_wanted(const std::vector<std::string>& hosts) = 0;
         virtual void on_https_wanted(const std::vector<int>& regions) = 0;
         virtual void on_ping(uint64_t id, const magicsock::PingResult& result) = 0;
-        virtual void on_tsmp_pong(uint64_t id, Duration latency, uint16_t peerapi_port) = 0;
+        virtual void on_tunnel_ping(uint64_t id, const dataplane::TunnelPong& pong) = 0;
         /// A WireGuard session with some peer stands.
-        virtual void on_session(PeerId peer) = 0;
-        /// Newest WireGuard timestamp used, for the state file.
+        virtual void on_session() = 0;
+        /// The peer's trusted path moved.
+        virtual void on_path(PeerId peer, const magicsock::Path& path) = 0;
+        /// Newest WireGuard timestamp used, for the state file; now and then.
         virtual void on_timestamp(int64_t unix_ns) = 0;
         /// The TUN died under us; nothing can be done but end.
         virtual void on_fatal(const std::string& why) = 0;
@@ -91,6 +94,8 @@ class Engine {
     [[nodiscard]] uint16_t port_v4() const;
     [[nodiscard]] uint16_t port_v6() const;  ///< 0: no IPv6 socket
     [[nodiscard]] int tun_index() const;
+    /// Newest WireGuard timestamp used (unix ns), as far as told.
+    [[nodiscard]] int64_t last_timestamp() const;
 
     void set_keys(const NodePrivate& node, const DiscoPrivate& disco, int64_t timestamp_floor_ns);
     void set_tables(std::shared_ptr<const dataplane::Tables> tables);
@@ -107,15 +112,14 @@ class Engine {
     void restun();
     void rebind();
     void ping(uint64_t id, PeerId peer, size_t size);
-    void ping_tsmp(uint64_t id, PeerId peer, Addr from, Addr to);
+    void ping_tunnel(uint64_t id, PeerId peer, const Addr& dst, dataplane::PingKind kind);
     void link_up();  ///< the TUN is up now: probe what it can take
     /// Asks the packet loop and waits, 200 ms at most; then the last one known.
     [[nodiscard]] EngineSnapshot snapshot();
-    [[nodiscard]] std::string peer_events_json(PeerId peer);
+
+    class Thread;  ///< for the packet loop only
 
    private:
-    class PacketLoop;
-    class Thread;
     explicit Engine(std::unique_ptr<Thread> thread);
     std::unique_ptr<Thread> thread_;
 };

@@ -230,7 +230,7 @@ std::string metrics_text(const StatusInputs& in) {
     traffic("tailscaled_inbound_bytes_total", "inbound_bytes", "Counts the number of bytes received from other peers");
     const auto drops = [&](std::string_view name, std::string_view prefix, std::string_view help, bool always_error) {
         head(name, "counter", help);
-        for (const auto& [reason, count] : in.engine->drops) {
+        for (const auto& [reason, count] : in.engine->metric_drops) {
             if (!reason.starts_with(prefix)) continue;
             const std::string label = reason.substr(prefix.size());
             if (count > 0 || (always_error && label == "error")) out += fmt::format("{}{{reason=\"{}\"}} {}\n", name, label, count);

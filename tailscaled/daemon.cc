@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "tailscaled/daemon.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include "base/log.h"
+#include "base/version.h"
+#include "platform/http/http_client.h"
+#include "platform/linux/router.h"
+#include "platform/loop/loop.h"
+#include "platform/net/dialer.h"
+#include "platform/net/resolver.h"
+#include "platform/system.h"
+#include "tailscaled/local_backend.h"
+#include "tailscaled/localapi/server.h"
+
+namespace mesh::daemon {
+
+namespace {
+
+constexpr const char* kDefaultControlUrl = "https://controlplane.tailscale.com";
+
+class Daemon {
+   public:
+    explicit Daemon(const Flags& flags) : flags_(flags), file_(flags.state_path()) {}
+    ~Daemon() { server_.reset(); }
+
+    /// Each step leaves nothing behind if a later one fails. The socket comes first: whoever holds it owns the names that
+    /// all daemons share (chains, rules, table 52), so a second daemon stops here, before it has touched anything.
+    [[nodiscard]] Status start() {
+        TRY_ASSIGN(ipn::StateStore store, file_.load());
+        auto profiles = ipn::Profiles::load(std::move(store), random_);
+        if (!profiles) return tl::unexpected(std::move(profiles.error()).with(file_.path()));
+        LocalBackend::Options options;
+        options.state_dir = flags_.state_folder();
+        options.tun_name = flags_.tun;
+        options.wanted_port = flags_.port;
+        options.default_control_url = kDefaultControlUrl;
+        backend_ = std::make_unique<LocalBackend>(
+            loop_, resolver_, dialer_, http_, random_, std::move(options), file_, std::move(*profiles),
+            [this](const api::Notify& n) {
+                if (server_) server_->publish(n);
+            },
+            [this](const std::string& why) { end(why); });
+        server_ = std::make_unique<localapi::Server>(loop_, *backend_, random_, localapi::ServerOptions{"", ::geteuid()});
+        TRY(server_->listen(flags_.socket));
+
+        Engine::Options engine_options;
+        engine_options.tun_name = flags_.tun;
+        engine_options.port = flags_.port;
+        if (const char* mtu = std::getenv("TS_DEBUG_MTU")) engine_options.mtu = static_cast<unsigned>(std::strtoul(mtu, nullptr, 10));
+        if (engine_options.mtu < 576 || engine_options.mtu > 9000) engine_options.mtu = 1280;
+        TRY_ASSIGN(auto engine, Engine::start(loop_, engine_options, *backend_));
+        if (flags_.port != 0 && engine->port_v4() != flags_.port)
+            log::info("magicsock: UDP port {} is taken by another program; using port {}", flags_.port, engine->port_v4());
+        TRY_ASSIGN(auto router, platform::Router::start(flags_.tun));
+        for (const std::string& p : router->problems()) log::info("router: {}", p);
+        backend_->run(std::move(engine), std::move(router));
+        return {};
+    }
+
+    int run() {
+        const auto stop = [this](const char* name) {
+            log::info("tailscaled got signal {}; shutting down", name);
+            end("");
+        };
+        platform::Signal term(loop_, SIGTERM, [&] { stop("terminated"); });
+        platform::Signal interrupt(loop_, SIGINT, [&] { stop("interrupt"); });
+        platform::Signal hangup(loop_, SIGHUP, [&] { stop("hangup"); });
+        if (const Status r = start(); !r) {
+            log::info("{}", r.error().message());
+            if (backend_) backend_->shut_down();
+            return 1;
+        }
+        platform::sd_notify("READY=1");
+        log::info("tailscaled is ready: socket {}, tunnel {}", flags_.socket, flags_.tun);
+        loop_.run();
+        platform::sd_notify("STOPPING=1");
+        backend_->shut_down();
+        return exit_code_;
+    }
+
+   private:
+    void end(const std::string& why) {
+        if (!why.empty()) {
+            log::info("fatal: {}", why);
+            exit_code_ = 1;
+        }
+        loop_.stop();
+    }
+
+    const Flags& flags_;
+    int exit_code_ = 0;
+    SystemRandom random_;
+    StateFile file_;
+    platform::Loop loop_;
+    platform::Resolver resolver_{loop_, platform::system_resolver_config()};
+    platform::Dialer dialer_{loop_, resolver_};
+    platform::HttpClient http_{loop_, resolver_};
+    std::unique_ptr<LocalBackend> backend_;
+    std::unique_ptr<localapi::Server> server_;
+};
+
+}  // namespace
+
+int run_daemon(const Flags& flags) {
+    ::signal(SIGPIPE, SIG_IGN);
+    log::info("Program starting: v{}", kLongVersion);
+    if (const auto r = platform::forbid_core_dumps(); !r) log::info("core dumps could not be switched off: {}", r.error().message());
+    Daemon daemon(flags);
+    return daemon.run();
+}
+
+int run_cleanup(const Flags& flags) {
+    if (platform::unix_connect(flags.socket)) {
+        log::info("a tailscaled is running on {}; stop it first, it cleans up by itself", flags.socket);
+        return 1;
+    }
+    if (const auto r = platform::cleanup(flags.tun); !r) {
+        log::info("cleanup: {}", r.error().message());
+        return 1;
+    }
+    return 0;
+}
+
+}  // namespace mesh::daemon

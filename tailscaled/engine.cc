@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "tailscaled/engine.h"
+
+#include <fmt/format.h>
+
+#include <atomic>
+#include <future>
+#include <thread>
+
+#include "tailscaled/packet_loop.h"
+
+namespace mesh::daemon {
+
+/// The thread and what both sides share.
+class Engine::Thread {
+   public:
+    Thread(platform::Loop& control, Listener& listener) : control_(control), listener_(&listener) {}
+
+    [[nodiscard]] Status start(const Options& options) {
+        auto parts = PacketLoop::open(options);
+        if (!parts) return tl::unexpected(std::move(parts.error()));
+        port_v4_ = parts->v4->local_port();
+        port_v6_ = parts->v6 ? parts->v6->local_port() : uint16_t{0};
+        tun_index_ = parts->tun.if_index();
+        auto shared = std::make_shared<PacketLoop::Parts>(std::move(*parts));
+        loop_.post([this, shared] { packets_ = std::make_unique<PacketLoop>(loop_, std::move(*shared), *this); });
+        thread_ = std::thread([this] { loop_.run(); });
+        return {};
+    }
+
+    ~Thread() {
+        *alive_ = false;
+        if (!thread_.joinable()) return;
+        loop_.post([this] {
+            packets_.reset();
+            loop_.stop();
+        });
+        thread_.join();
+    }
+
+    /// Runs on the packet loop, in order.
+    void to_packets(std::function<void(PacketLoop&)> task) {
+        loop_.post([this, task = std::move(task)] {
+            if (packets_) task(*packets_);
+        });
+    }
+
+    /// Called on the packet loop; runs on the control loop unless the engine has gone.
+    void to_control(std::function<void(Listener&)> task) {
+        control_.post([alive = alive_, listener = listener_, task = std::move(task)] {
+            if (*alive) task(*listener);
+        });
+    }
+
+    platform::Loop& control_;
+    Listener* listener_;
+    std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // control loop only
+    platform::Loop loop_;
+    std::unique_ptr<PacketLoop> packets_;  // packet loop only
+    std::thread thread_;
+    uint16_t port_v4_ = 0, port_v6_ = 0;
+    int tun_index_ = 0;
+    std::atomic<int64_t> last_timestamp_{0};
+    EngineSnapshot last_snapshot_;
+};
+
+void PacketLoop::tell(std::function<void(Engine::Listener&)> task) { shared_.to_control(std::move(task)); }
+void PacketLoop::note_timestamp(int64_t unix_ns) { shared_.last_timestamp_.store(unix_ns, std::memory_order_relaxed); }
+
+Engine::Engine(std::unique_ptr<Thread> thread) : thread_(std::move(thread)) {}
+Engine::~Engine() = default;
+
+Result<std::unique_ptr<Engine>> Engine::start(platform::Loop& control, const Options& options, Listener& listener) {
+    auto thread = std::make_unique<Thread>(control, listener);
+    TRY(thread->start(options));
+    return std::unique_ptr<Engine>(new Engine(std::move(thread)));
+}
+
+uint16_t Engine::port_v4() const { return thread_->port_v4_; }
+uint16_t Engine::port_v6() const { return thread_->port_v6_; }
+int Engine::tun_index() const { return thread_->tun_index_; }
+int64_t Engine::last_timestamp() const { return thread_->last_timestamp_.load(std::memory_order_relaxed); }
+
+void Engine::set_keys(const NodePrivate& node, const DiscoPrivate& disco, int64_t timestamp_floor_ns) {
+    thread_->to_packets([=](PacketLoop& p) { p.set_keys(node, disco, timestamp_floor_ns); });
+}
+void Engine::set_tables(std::shared_ptr<const dataplane::Tables> tables) {
+    thread_->to_packets([t = std::move(tables)](PacketLoop& p) { p.set_tables(t); });
+}
+void Engine::apply_peers(PeerSlice slice) {
+    thread_->to_packets([s = std::move(slice)](PacketLoop& p) { p.apply_peers(s); });
+}
+void Engine::set_derp_map(std::shared_ptr<const derp::DerpMap> map) {
+    thread_->to_packets([m = std::move(map)](PacketLoop& p) { p.set_derp_map(m); });
+}
+void Engine::set_local_addrs(std::vector<Addr> addrs, bool have_v4, bool have_v6) {
+    thread_->to_packets([a = std::move(addrs), have_v4, have_v6](PacketLoop& p) { p.set_local_addrs(a, have_v4, have_v6); });
+}
+void Engine::set_running(bool running) {
+    thread_->to_packets([running](PacketLoop& p) { p.set_running(running); });
+}
+void Engine::adopt_derp(DerpLink link) {
+    auto shared = std::make_shared<DerpLink>(std::move(link));
+    thread_->to_packets([shared](PacketLoop& p) { p.adopt_derp(std::move(*shared)); });
+}
+void Engine::derp_failed(int region) {
+    thread_->to_packets([region](PacketLoop& p) { p.derp_failed(region); });
+}
+void Engine::close_derp() {
+    thread_->to_packets([](PacketLoop& p) { p.close_derp(); });
+}
+void Engine::give_names(std::string host, std::vector<Addr> addrs) {
+    thread_->to_packets([h = std::move(host), a = std::move(addrs)](PacketLoop& p) { p.give_names(h, a); });
+}
+void Engine::give_https_latency(int region, bool ok, Duration latency) {
+    thread_->to_packets([=](PacketLoop& p) { p.give_https_latency(region, ok, latency); });
+}
+void Engine::restun() {
+    thread_->to_packets([](PacketLoop& p) { p.restun(); });
+}
+void Engine::rebind() {
+    thread_->to_packets([](PacketLoop& p) { p.rebind(); });
+}
+void Engine::ping(uint64_t id, PeerId peer, size_t size) {
+    thread_->to_packets([=](PacketLoop& p) { p.ping(id, peer, size); });
+}
+void Engine::ping_tunnel(uint64_t id, PeerId peer, const Addr& dst, dataplane::PingKind kind) {
+    thread_->to_packets([=](PacketLoop& p) { p.ping_tunnel(id, peer, dst, kind); });
+}
+void Engine::link_up() {
+    thread_->to_packets([](PacketLoop& p) { p.link_up(); });
+}
+
+EngineSnapshot Engine::snapshot() {
+    auto promise = std::make_shared<std::promise<EngineSnapshot>>();
+    auto future = promise->get_future();
+    thread_->to_packets([promise](PacketLoop& p) { promise->set_value(p.snapshot()); });
+    // A packet loop that is busy for longer than this has other worries; people get the last picture.
+    if (future.wait_for(std::chrono::milliseconds(200)) == std::future_status::ready) thread_->last_snapshot_ = future.get();
+    return thread_->last_snapshot_;
+}
+
+}  // namespace mesh::daemon

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "tailscaled/flags.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <optional>
+
+#include "base/log.h"
+
+namespace mesh::daemon {
+namespace {
+
+std::optional<int> number(std::string_view text, int max) {
+    int v = 0;
+    const auto [p, ec] = std::from_chars(text.data(), text.data() + text.size(), v);
+    if (ec != std::errc() || p != text.data() + text.size() || v < 0 || v > max) return std::nullopt;
+    return v;
+}
+
+std::optional<bool> boolean(std::string_view text) {
+    for (const char* t : {"1", "t", "T", "true", "TRUE", "True"})
+        if (text == t) return true;
+    for (const char* f : {"0", "f", "F", "false", "FALSE", "False"})
+        if (text == f) return false;
+    return std::nullopt;
+}
+
+std::string parent(const std::string& path) {
+    const size_t slash = path.rfind('/');
+    return slash == std::string::npos ? "" : path.substr(0, slash);
+}
+
+}  // namespace
+
+std::string Flags::state_path() const {
+    if (!state.empty()) return state;
+    if (!statedir.empty()) return statedir + "/tailscaled.state";
+    return "/var/lib/tailscale/tailscaled.state";
+}
+
+std::string Flags::state_folder() const {
+    if (!statedir.empty()) return statedir;
+    if (state_path() == "mem:") return "";
+    const std::string folder = parent(state_path());
+    // As the original: only a folder that is plainly ours gets other files.
+    return folder.substr(folder.rfind('/') + 1) == "tailscale" ? folder : "";
+}
+
+std::string usage() {
+    return "Usage of tailscaled:\n"
+           "  -cleanup\n"
+           "    \tremove what an earlier run left in routes, rules and firewall, then exit\n"
+           "  -no-logs-no-support\n"
+           "    \taccepted and always so: this program uploads no logs\n"
+           "  -port value\n"
+           "    \tUDP port for WireGuard and peer-to-peer traffic; 0 picks one (default $PORT or 0)\n"
+           "  -socket string\n"
+           "    \tpath of the Unix socket that the tailscale command talks to (default \"/var/run/tailscale/tailscaled.sock\")\n"
+           "  -state string\n"
+           "    \tstate file, or mem: to keep nothing (default \"/var/lib/tailscale/tailscaled.state\")\n"
+           "  -statedir string\n"
+           "    \tfolder for the state file and other files\n"
+           "  -tun string\n"
+           "    \tname of the tunnel interface (default \"tailscale0\")\n"
+           "  -verbose int\n"
+           "    \tlog verbosity; 0 is the least\n"
+           "  -version\n"
+           "    \tprint the version and exit\n";
+}
+
+Result<Flags> parse_flags(const std::vector<std::string>& args, const std::string& port_env, const std::string& verbosity_env) {
+    Flags f;
+    if (const auto p = number(port_env, 65535)) f.port = static_cast<uint16_t>(*p);
+    if (const auto v = number(verbosity_env, 100)) f.verbose = *v;
+    for (size_t i = 0; i < args.size(); ++i) {
+        const std::string& arg = args[i];
+        if (arg.size() < 2 || arg[0] != '-' || arg == "--") {
+            std::string rest;
+            for (size_t k = i; k < args.size(); ++k) rest += fmt::format("{}\"{}\"", rest.empty() ? "" : " ", log::printable(args[k]));
+            return fail(Code::kUnsupported, fmt::format("tailscaled does not take non-flag arguments: [{}]", rest));
+        }
+        std::string name = arg.substr(arg[1] == '-' ? 2 : 1);
+        std::optional<std::string> value;
+        if (const size_t eq = name.find('='); eq != std::string::npos) {
+            value = name.substr(eq + 1);
+            name.resize(eq);
+        }
+        if (name == "h" || name == "help") {
+            f.help = true;
+            return f;
+        }
+        bool ignored = false;
+        bool* flag = name == "cleanup" ? &f.cleanup : name == "version" ? &f.version : name == "no-logs-no-support" ? &ignored : nullptr;
+        if (flag) {
+            const auto b = boolean(value.value_or("true"));
+            if (!b) return fail(Code::kInvalid, fmt::format("invalid boolean value \"{}\" for -{}: parse error", log::printable(*value), name));
+            *flag = *b;
+            continue;
+        }
+        const bool known = name == "tun" || name == "port" || name == "state" || name == "statedir" || name == "socket" || name == "verbose";
+        if (!known) return fail(Code::kInvalid, fmt::format("flag provided but not defined: -{}", log::printable(name)));
+        if (!value) {
+            if (i + 1 >= args.size()) return fail(Code::kInvalid, fmt::format("flag needs an argument: -{}", name));
+            value = args[++i];
+        }
+        if (name == "port" || name == "verbose") {
+            const auto n = number(*value, name == "port" ? 65535 : 100);
+            if (!n) return fail(Code::kInvalid, fmt::format("invalid value \"{}\" for flag -{}: parse error", log::printable(*value), name));
+            if (name == "port")
+                f.port = static_cast<uint16_t>(*n);
+            else
+                f.verbose = *n;
+        } else {
+            (name == "tun" ? f.tun : name == "state" ? f.state : name == "statedir" ? f.statedir : f.socket) = *value;
+        }
+    }
+    if (f.tun == "userspace-networking")
+        return fail(Code::kUnsupported, "--tun=userspace-networking is not available in this version: give a TUN name such as tailscale0 (needs root)");
+    if (f.tun.empty() || f.tun.size() > 15 || f.tun.find_first_of("/ \t\n:") != std::string::npos)
+        return fail(Code::kInvalid, fmt::format("invalid value \"{}\" for flag -tun: an interface name has 1 to 15 characters", log::printable(f.tun)));
+    if (f.state != "mem:" && (f.state.starts_with("kube:") || f.state.starts_with("arn:")))
+        return fail(Code::kUnsupported, "this version keeps its state in a file: give --state=PATH or --state=mem:");
+    if (f.socket.empty() || f.socket.size() > 107)
+        return fail(Code::kInvalid, "invalid value for flag -socket: a Unix socket path has 1 to 107 bytes");
+    return f;
+}
+
+}  // namespace mesh::daemon

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+/// The daemon's command line: the original's flags, one or two dashes, Go style booleans.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace mesh::daemon {
+
+struct Flags {
+    std::string tun = "tailscale0";
+    uint16_t port = 0;  ///< 0 = any
+    std::string state;
+    std::string statedir;
+    std::string socket = "/var/run/tailscale/tailscaled.sock";
+    int verbose = 0;
+    bool cleanup = false;
+    bool version = false;
+    bool help = false;
+
+    /// The state file: --state, else <statedir>/tailscaled.state, else the default. "mem:" keeps nothing.
+    [[nodiscard]] std::string state_path() const;
+    /// Folder for other files; "" = none (they are then not kept).
+    [[nodiscard]] std::string state_folder() const;
+};
+
+/// `port_env` is $PORT, `verbosity_env` is $TS_LOG_VERBOSITY ("" if unset). Error kInvalid: a flag is wrong (exit 2);
+/// kUnsupported or kLimit: other refusals (exit 1). The text is the whole message.
+[[nodiscard]] Result<Flags> parse_flags(const std::vector<std::string>& args, const std::string& port_env,
+                                        const std::string& verbosity_env);
+[[nodiscard]] std::string usage();
+
+}  // namespace mesh::daemon

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+/// The heart of the control side: holds identity, prefs, login state and network map, and steers control client, packet
+/// loop and router by them. One object, one loop; what it decides by are the pure rooms (ipn, netmap, network_plan).
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/random.h"
+#include "platform/http/http_client.h"
+#include "platform/linux/net_monitor.h"
+#include "platform/linux/router.h"
+#include "platform/loop/loop.h"
+#include "platform/net/dialer.h"
+#include "platform/net/resolver.h"
+#include "tailscaled/control/client.h"
+#include "tailscaled/derp_dialer.h"
+#include "tailscaled/engine.h"
+#include "tailscaled/ipn/profile.h"
+#include "tailscaled/ipn/state.h"
+#include "tailscaled/localapi/backend.h"
+#include "tailscaled/network_plan.h"
+#include "tailscaled/state_file.h"
+#include "tailscaled/status_view.h"
+
+namespace mesh::daemon {
+
+class LocalBackend final : public localapi::Backend, public control::ControlClient::Listener, public Engine::Listener {
+   public:
+    struct Options {
+        std::string state_dir;  ///< "" = none
+        std::string tun_name;
+        uint16_t wanted_port = 0;
+        std::string default_control_url;
+    };
+    using Publish = std::function<void(const api::Notify&)>;
+    using Fatal = std::function<void(const std::string&)>;
+
+    LocalBackend(platform::Loop& loop, platform::Resolver& resolver, platform::Dialer& dialer, platform::HttpClient& http, Random& random,
+                 Options options, StateFile& file, ipn::Profiles profiles, Publish publish, Fatal fatal);
+    ~LocalBackend() override;
+
+    /// Hands over the packet loop and the router; a node that was up goes up again.
+    void run(std::unique_ptr<Engine> engine, std::unique_ptr<platform::Router> router);
+    /// Orderly end: everything we added to the host is removed, the state written.
+    void shut_down();
+
+    // ---- localapi::Backend
+    api::DaemonStatus status(localapi::WithPeers peers) override;
+    const api::Prefs& prefs() override { return profiles_.prefs(); }
+    std::optional<api::WhoIsResult> whois(const Addr& ip, uint16_t port, std::string_view proto) override;
+    std::optional<api::WhoIsResult> whois(const NodePublic& key) override;
+    std::string derp_map_json() override;
+    std::optional<std::string> dns_config_json() override;
+    std::string net_map_json() override;
+    std::string user_metrics() override;
+    std::string drops_json() override;
+    std::string paths_json() override;
+    std::string ip_forwarding_warning() override;
+    std::string udp_gro_forwarding_warning() override { return ""; }
+    bool uses_so_mark() override;
+    std::string state_dir() override { return options_.state_dir; }
+    std::vector<api::LoginProfile> profiles() override;
+    api::LoginProfile current_profile() override { return profiles_.current(); }
+    api::Notify initial_notify(uint64_t mask) override;
+    Result<api::Prefs> edit_prefs(const api::MaskedPrefs& change, const localapi::Caller& caller) override;
+    Status check_prefs(const api::Prefs& prefs) override;
+    Status start(const api::StartOptions& options, const localapi::Caller& caller) override;
+    Status login_interactive(const localapi::Caller& caller) override;
+    void logout(const localapi::Caller& caller, Done done) override;
+    void ping(const api::PingRequest& request, PingDone done) override;
+    std::optional<Result<localapi::Reply>> debug_action(std::string_view action) override;
+    void reset_auth() override;
+
+    // ---- control::ControlClient::Listener
+    void on_auth_url(const std::string& url) override;
+    void on_logged_in(const control::LoggedIn& login) override;
+    void on_login_error(const std::string& text) override;
+    void on_netmap(std::shared_ptr<const netmap::NetMap> map, const netmap::PeerChanges& changes) override;
+    void on_control_error(const std::string& text) override;
+    void on_needs_login() override;
+
+    // ---- Engine::Listener
+    void on_netcheck(const netcheck::Report& report) override;
+    void on_endpoints(const std::vector<magicsock::LocalEndpoint>& endpoints) override;
+    void on_home_derp(int region) override;
+    void on_derp_wanted(int region) override;
+    void on_derp_lost(int region, const std::string& why) override;
+    void on_names_wanted(const std::vector<std::string>& hosts) override;
+    void on_https_wanted(const std::vector<int>& regions) override;
+    void on_ping(uint64_t id, const magicsock::PingResult& result) override;
+    void on_tunnel_ping(uint64_t id, const dataplane::TunnelPong& pong) override;
+    void on_session() override;
+    void on_path(PeerId peer, const magicsock::Path& path) override;
+    void on_timestamp(int64_t unix_ns) override;
+    void on_fatal(const std::string& why) override;
+
+   private:
+    struct PendingPing {
+        PingDone done;
+        api::PingResult result;
+        Time until;
+    };
+
+    // identity and prefs
+    void set_prefs(api::Prefs prefs);
+    void save();
+    [[nodiscard]] api::State state() const { return state_; }
+    void update_state();
+    void enter(api::State next);
+    [[nodiscard]] std::string control_url() const;
+    // control
+    void make_control();
+    void log_in(std::string auth_key, bool interactive);
+    void start_map();
+    void send_update();
+    [[nodiscard]] control::Hostinfo hostinfo() const;
+    [[nodiscard]] std::vector<control::TypedEndpoint> typed_endpoints() const;
+    // network
+    void on_net_event(const platform::NetEvent& event);
+    void apply_local_addrs();
+    void apply_keys();
+    void apply_map(const netmap::PeerChanges* changes);
+    void queue_peers(PeerSlice slice);
+    void apply_router();
+    void take_down();
+    void set_derp_map(std::shared_ptr<const derp::DerpMap> map);
+    void load_cached_derp_map();
+    void measure_https(int region);
+    void on_derp_failure(int region, const std::string& why);
+    void on_derp_link(DerpLink link);
+    // views
+    [[nodiscard]] StatusInputs inputs(const EngineSnapshot& engine);
+    [[nodiscard]] std::vector<std::string> health() const;
+    void publish_health();
+    void expire_pings();
+    void housekeeping();
+
+    platform::Loop& loop_;
+    platform::Resolver& resolver_;
+    platform::Dialer& dialer_;
+    platform::HttpClient& http_;
+    Random& random_;
+    Options options_;
+    StateFile& file_;
+    ipn::Profiles profiles_;
+    Publish publish_;
+    Fatal fatal_;
+    std::string hostname_;
+    std::string log_id_;
+
+    std::unique_ptr<Engine> engine_;
+    std::unique_ptr<platform::Router> router_;
+    std::unique_ptr<platform::NetMonitor> monitor_;
+    platform::NetState net_;
+    std::unique_ptr<DerpDialer> derp_dialer_;
+    std::unique_ptr<control::ControlClient> control_;
+
+    api::State state_ = api::State::kNoState;
+    std::string auth_key_;        ///< given by start(), used by the next login; secret
+    bool login_running_ = false;
+    bool logged_in_ = false;      ///< the control server accepted us in this run
+    bool login_needs_human_ = false;
+    bool map_started_ = false;
+    std::string auth_url_;
+    std::string control_error_;
+    std::string save_error_;
+    std::shared_ptr<const netmap::NetMap> map_;
+    std::shared_ptr<const derp::DerpMap> derp_map_;
+    PeerIds ids_;
+    bool applied_ = false;        ///< packet loop and router run by map_
+    std::vector<std::string> route_notes_;
+
+    std::optional<control::NetInfo> net_info_;
+    std::vector<magicsock::LocalEndpoint> endpoints_;
+    int home_derp_ = 0;
+    std::set<int> live_derps_;
+    std::map<int, std::string> derp_problems_;
+    bool any_session_ = false;
+    Time starting_since_;
+    bool greeted_ = false;        ///< early initiations of this run were sent
+    std::vector<std::string> last_health_;
+
+    uint64_t next_ping_ = 1;
+    std::map<uint64_t, PendingPing> pings_;
+    std::map<std::string, std::unique_ptr<platform::Resolver::Lookup>> lookups_;
+    std::map<int, std::unique_ptr<platform::HttpClient::Call>> https_;
+    platform::Timer map_timer_;        ///< start_map waits a moment for the first netcheck
+    platform::Timer housekeeping_;
+    bool shut_down_ = false;
+};
+
+}  // namespace mesh::daemon

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// LocalBackend, the part that answers questions.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "magicsock/derp/derp_map_json.h"
+#include "platform/linux/forwarding.h"
+#include "platform/net/socket_mark.h"
+#include "tailscaled/local_backend.h"
+#include "tailscaled/netmap/codec.h"
+
+namespace mesh::daemon {
+
+using api::Notify;
+using api::State;
+
+StatusInputs LocalBackend::inputs(const EngineSnapshot& engine) {
+    StatusInputs in;
+    in.map = map_.get();
+    in.prefs = &profiles_.prefs();
+    in.engine = &engine;
+    in.peer_id = [this](netmap::NodeId id) { return ids_.find(id); };
+    in.state = state_;
+    in.has_node_key = profiles_.has_node_key();
+    in.auth_url = auth_url_;
+    in.hostname = profiles_.prefs().hostname.empty() ? hostname_ : profiles_.prefs().hostname;
+    in.health = health();
+    in.endpoints = endpoints_;
+    in.home_derp = home_derp_;
+    in.wall = loop_.wall();
+    in.now = platform::read_clock();
+    return in;
+}
+
+api::DaemonStatus LocalBackend::status(localapi::WithPeers peers) {
+    const bool with_peers = peers == localapi::WithPeers::kYes;
+    const EngineSnapshot engine = with_peers && engine_ && applied_ ? engine_->snapshot() : EngineSnapshot{};
+    return build_status(inputs(engine), with_peers);
+}
+
+std::optional<api::WhoIsResult> LocalBackend::whois(const Addr& ip, uint16_t /*port*/, std::string_view /*proto*/) {
+    if (!map_) return std::nullopt;
+    const auto node = map_->node_by_addr(ip);
+    if (!node) return std::nullopt;
+    return whois_of(*map_, *node);
+}
+
+std::optional<api::WhoIsResult> LocalBackend::whois(const NodePublic& key) {
+    if (!map_) return std::nullopt;
+    const auto node = map_->node_by_key(key);
+    if (!node) return std::nullopt;
+    return whois_of(*map_, *node);
+}
+
+std::string LocalBackend::derp_map_json() { return derp_map_ ? json::dump(derp::derp_map_json(*derp_map_)) : ""; }
+
+std::optional<std::string> LocalBackend::dns_config_json() {
+    if (!map_) return std::nullopt;
+    return json::dump(netmap::to_json(*map_->dns));
+}
+
+std::string LocalBackend::net_map_json() {
+    if (!map_) return "";
+    api::JsonText out;
+    out.open_object();
+    out.raw_field("SelfNode", api::node_json(api_node(*map_->self)));
+    out.key("Peers").open_array();
+    for (const auto& n : map_->peers) out.raw(api::node_json(api_node(*n)));
+    out.close_array();
+    out.raw_field("DERPMap", derp_map_json());
+    out.raw_field("DNS", json::dump(netmap::to_json(*map_->dns)));
+    out.field("Domain", map_->domain);
+    out.close_object();
+    return out.take();
+}
+
+std::string LocalBackend::user_metrics() {
+    const EngineSnapshot engine = engine_ ? engine_->snapshot() : EngineSnapshot{};
+    return metrics_text(inputs(engine));
+}
+
+std::string LocalBackend::drops_json() { return daemon::drops_json(engine_ ? engine_->snapshot() : EngineSnapshot{}); }
+
+std::string LocalBackend::paths_json() {
+    const EngineSnapshot engine = engine_ ? engine_->snapshot() : EngineSnapshot{};
+    return daemon::paths_json(inputs(engine));
+}
+
+std::string LocalBackend::ip_forwarding_warning() {
+    std::vector<Prefix> routes = profiles_.prefs().advertise_routes.value_or(std::vector<Prefix>{});
+    if (routes.empty()) routes.push_back(Prefix{Addr::v4(0, 0, 0, 0), 0});
+    return platform::check_forwarding(routes, platform::this_host()).text;
+}
+
+bool LocalBackend::uses_so_mark() { return platform::socket_mark_works(); }
+
+std::vector<api::LoginProfile> LocalBackend::profiles() {
+    if (profiles_.current().key.empty()) return {};
+    return {profiles_.current()};
+}
+
+Notify LocalBackend::initial_notify(uint64_t mask) {
+    Notify n;
+    if (mask & api::kWatchInitialState) {
+        n.state = state_;
+        if (!auth_url_.empty()) n.browse_to_url = auth_url_;
+    }
+    if (mask & api::kWatchInitialPrefs) n.prefs = profiles_.prefs();
+    if ((mask & api::kWatchInitialNetMap) && map_) {
+        n.self_change_json = api::node_json(api_node(*map_->self));
+        if (!(mask & api::kWatchNoNetMap)) n.net_map_json = net_map_json();
+    }
+    if (mask & api::kWatchInitialHealth) {
+        n.health.emplace();
+        for (const std::string& text : health()) {
+            api::HealthWarning w;
+            w.code = "health";
+            w.severity = "medium";
+            w.text = text;
+            n.health->push_back(std::move(w));
+        }
+    }
+    if (mask & api::kWatchInitialStatus) n.initial_status_json = api::status_json(status(localapi::WithPeers::kYes));
+    return n;
+}
+
+std::vector<std::string> LocalBackend::health() const {
+    std::vector<std::string> out;
+    const api::Prefs& p = profiles_.prefs();
+    if (!save_error_.empty()) out.push_back("The state could not be saved (" + save_error_ + "). A restart would lose the login.");
+    if (state_ == State::kStopped || (state_ == State::kNeedsLogin && !p.want_running)) {
+        out.emplace_back("Tailscale is stopped.");
+        return out;
+    }
+    if (!control_error_.empty()) out.push_back("Unable to connect to the Tailscale coordination server to synchronize the state of your tailnet. " + control_error_);
+    if (state_ == State::kNeedsLogin) {
+        out.emplace_back("You are logged out. Run 'tailscale up' to log in.");
+        return out;
+    }
+    if (state_ == State::kStarting) out.emplace_back("Tailscale is starting. Please wait.");
+    if (home_derp_ != 0 && !live_derps_.contains(home_derp_)) {
+        if (const auto it = derp_problems_.find(home_derp_); it != derp_problems_.end()) {
+            const derp::DerpRegion* r = derp_map_ ? derp_map_->region(home_derp_) : nullptr;
+            out.push_back(fmt::format("Tailscale could not connect to the '{}' relay server. Your Internet connection might be down, or the "
+                                      "server might be temporarily unavailable. ({})", r ? r->name : "", it->second));
+        }
+    }
+    if (engine_ && options_.wanted_port != 0 && engine_->port_v4() != options_.wanted_port)
+        out.push_back(fmt::format("UDP port {} is taken by another program; using port {}.", options_.wanted_port, engine_->port_v4()));
+    if (map_) {
+        if (!p.route_all)
+            for (const auto& n : map_->peers) {
+                const auto routes = n->routes();
+                if (std::any_of(routes.begin(), routes.end(), [](const Prefix& r) { return !r.is_default() && !r.is_single(); })) {
+                    out.emplace_back("Some peers are advertising routes but --accept-routes is false");
+                    break;
+                }
+            }
+        if (!p.subnet_routes().empty() && platform::check_forwarding(p.subnet_routes(), platform::this_host()).broken)
+            out.emplace_back("Subnet routing is enabled, but IP forwarding is disabled. Check that IP forwarding is enabled on your machine.");
+        out.insert(out.end(), map_->health.begin(), map_->health.end());
+        for (const auto& [id, m] : map_->display_messages) out.push_back(m.text);
+    }
+    out.insert(out.end(), route_notes_.begin(), route_notes_.end());
+    if (router_) out.insert(out.end(), router_->problems().begin(), router_->problems().end());
+    for (std::string& text : out) text = log::printable(text, 1000);
+    return out;
+}
+
+void LocalBackend::publish_health() {
+    std::vector<std::string> now = health();
+    if (now == last_health_) return;
+    last_health_ = std::move(now);
+    publish_(initial_notify(api::kWatchInitialHealth));
+}
+
+// ---- ping ------------------------------------------------------------------------------------------------------------
+
+void LocalBackend::ping(const api::PingRequest& request, PingDone done) {
+    api::PingResult result;
+    result.ip = request.ip.str();
+    const auto refuse = [&](std::string why) {
+        result.err = std::move(why);
+        done(result);
+    };
+    if (!map_ || !applied_) return refuse(fmt::format("not connected; state: {}", api::state_name(state_)));
+    for (const Prefix& p : map_->self->addresses) {
+        if (p.addr != request.ip) continue;
+        result.is_local_ip = true;
+        return refuse(request.ip.str() + " is local Tailscale IP");
+    }
+    // The node itself, else the one that routes to it: most specific prefix.
+    netmap::NodePtr target;
+    int best = -1;
+    const auto chosen = exit_node(*map_, profiles_.prefs());
+    for (const auto& n : map_->peers) {
+        if (ids_.find(n->id) == kNoPeer) continue;
+        for (const Prefix& p : accepted_prefixes(*n, profiles_.prefs(), n == chosen))
+            if (p.contains(request.ip) && p.len > best) {
+                best = p.len;
+                target = n;
+            }
+    }
+    if (!target) return refuse("no matching peer");
+    const Addr node_ip = [&] {
+        const Addr same = target->address(request.ip.is_v4() ? Addr::Family::kV4 : Addr::Family::kV6);
+        return same.is_valid() ? same : target->addresses.empty() ? Addr{} : target->addresses.front().addr;
+    }();
+    result.node_ip = node_ip.str();
+    result.node_name = std::string(target->host_label());
+    if (request.type == api::PingType::kPeerApi) return refuse("this node does not offer the PeerAPI");
+    if (pings_.size() >= 256) return refuse("too many pings at once");
+    const uint64_t id = next_ping_++;
+    const PeerId peer = ids_.find(target->id);
+    pings_[id] = {std::move(done), std::move(result), loop_.now() + seconds(15)};
+    switch (request.type) {
+        case api::PingType::kTsmp: engine_->ping_tunnel(id, peer, node_ip, dataplane::PingKind::kTsmp); break;
+        case api::PingType::kIcmp: engine_->ping_tunnel(id, peer, request.ip, dataplane::PingKind::kIcmp); break;
+        default: engine_->ping(id, peer, request.size); break;
+    }
+    housekeeping_.set_after(seconds(1));
+}
+
+void LocalBackend::on_ping(uint64_t id, const magicsock::PingResult& r) {
+    const auto it = pings_.find(id);
+    if (it == pings_.end()) return;
+    PendingPing p = std::move(it->second);
+    pings_.erase(it);
+    if (!r.error.empty()) return;  // silence: the client says "timed out" by its own clock, as with the original
+    p.result.latency_seconds = r.latency.seconds();
+    if (r.udp.is_valid()) {
+        p.result.endpoint = r.udp.str();
+    } else {
+        p.result.derp_region_id = r.derp_region;
+        p.result.derp_region_code = derp_code(map_.get(), r.derp_region);
+    }
+    p.done(p.result);
+}
+
+void LocalBackend::on_tunnel_ping(uint64_t id, const dataplane::TunnelPong& pong) {
+    const auto it = pings_.find(id);
+    if (it == pings_.end()) return;
+    PendingPing p = std::move(it->second);
+    pings_.erase(it);
+    if (!pong.answered) return;
+    p.result.latency_seconds = pong.latency.seconds();
+    p.result.peer_api_port = pong.peerapi_port;
+    p.done(p.result);
+}
+
+void LocalBackend::expire_pings() {
+    const Time now = loop_.now();
+    std::erase_if(pings_, [&](const auto& e) { return now > e.second.until; });
+}
+
+std::optional<Result<localapi::Reply>> LocalBackend::debug_action(std::string_view action) {
+    localapi::Reply ok;
+    ok.body = "{}";
+    if (action == "restun") {
+        if (engine_) engine_->restun();
+    } else if (action == "rebind") {
+        if (engine_) engine_->rebind();
+    } else if (action == "break-derp-conns") {
+        if (engine_) engine_->close_derp();
+    } else if (action == "statedir") {
+        ok.body = json::dump(Json(options_.state_dir));
+    } else if (action == "current-netmap") {
+        ok.body = map_ ? net_map_json() : "null";
+    } else {
+        return std::nullopt;
+    }
+    return Result<localapi::Reply>(std::move(ok));
+}
+
+}  // namespace mesh::daemon

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// LocalBackend, the part that steers packet loop, router and relays.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "magicsock/derp/derp_map_json.h"
+#include "platform/file.h"
+#include "platform/linux/net_state.h"
+#include "tailscaled/local_backend.h"
+
+namespace mesh::daemon {
+
+using api::State;
+
+namespace {
+
+constexpr size_t kSlice = 64;         // peers per message to the packet loop
+constexpr size_t kGreetAtMost = 16;   // peers greeted before there is traffic
+
+magicsock::PeerConfig peer_config(const netmap::Node& n) {
+    magicsock::PeerConfig c;
+    c.key = n.key;
+    c.disco = n.disco_key;
+    c.endpoints = n.endpoints;
+    c.home_derp = n.home_derp;
+    c.wireguard_only = n.wireguard_only;
+    return c;
+}
+
+/// Does the change touch routes, source check or filter, or only how the peer is reached?
+bool policy_changed(const netmap::Node& a, const netmap::Node& b) {
+    return a.key != b.key || a.allowed_ips != b.allowed_ips || a.addresses != b.addresses || a.jailed != b.jailed || a.expired != b.expired ||
+           a.key_expiry != b.key_expiry || !(a.cap_map == b.cap_map);
+}
+
+}  // namespace
+
+void LocalBackend::apply_keys() {
+    if (!engine_) return;
+    const auto& persist = profiles_.prefs().persist;
+    const NodePrivate key = persist ? persist->private_node_key : NodePrivate{};
+    engine_->set_keys(key, profiles_.disco_key(), profiles_.timestamp_floor(loop_.wall()));
+    derp_dialer_->set_node_key(key);
+    engine_->set_running(!key.is_zero() && profiles_.prefs().want_running);
+}
+
+void LocalBackend::on_net_event(const platform::NetEvent& event) {
+    net_ = *event.state;
+    if (event.router_touched && router_ && applied_) {
+        if (const auto n = router_->resync(); n && *n > 0) log::info("router: {} settings were restored after others changed them", *n);
+    }
+    if (event.change == platform::NetChange::kNone) return;
+    log::info("monitor: the network changed ({})", event.change == platform::NetChange::kMajor ? "major" : "minor");
+    resolver_.set_config(platform::system_resolver_config());
+    apply_local_addrs();
+    if (!engine_) return;
+    if (event.change == platform::NetChange::kMajor) {
+        engine_->rebind();
+        derp_dialer_->retry_now();
+        if (control_) control_->network_changed();
+    } else {
+        engine_->restun();
+    }
+    if (applied_) apply_map(nullptr);
+}
+
+void LocalBackend::apply_local_addrs() {
+    if (!engine_) return;
+    engine_->set_local_addrs(platform::local_endpoint_addrs(net_, options_.tun_name), net_.have_v4(options_.tun_name),
+                             net_.have_v6(options_.tun_name));
+}
+
+void LocalBackend::queue_peers(PeerSlice slice) {
+    // Removals first, so that an id can be given to somebody else in the same round.
+    while (!slice.removed.empty() || !slice.upserted.empty() || !slice.greet_early.empty()) {
+        PeerSlice part;
+        const auto take = [](auto& from, auto& to) {
+            const size_t n = std::min(kSlice, from.size());
+            to.assign(std::make_move_iterator(from.begin()), std::make_move_iterator(from.begin() + static_cast<std::ptrdiff_t>(n)));
+            from.erase(from.begin(), from.begin() + static_cast<std::ptrdiff_t>(n));
+        };
+        if (!slice.removed.empty())
+            take(slice.removed, part.removed);
+        else if (!slice.upserted.empty())
+            take(slice.upserted, part.upserted);
+        else
+            take(slice.greet_early, part.greet_early);
+        engine_->apply_peers(std::move(part));
+    }
+}
+
+void LocalBackend::apply_map(const netmap::PeerChanges* changes) {
+    if (!map_ || !engine_) return;
+    const WallTime wall = loop_.wall();
+    const bool first = !applied_;
+    applied_ = true;
+    PeerSlice slice;
+    bool policy = changes == nullptr || changes->self || changes->filter;
+    const auto upsert = [&](const netmap::Node& n) {
+        const PeerId before = ids_.find(n.id);
+        if (!takes_part(*map_, n, wall)) {
+            if (before != kNoPeer) slice.removed.push_back(before);
+            ids_.release(n.id);
+            return;
+        }
+        const PeerId id = ids_.assign(n.id, n.key);
+        if (before != kNoPeer && before != id) slice.removed.push_back(before);
+        slice.upserted.push_back({id, peer_config(n)});
+    };
+    const auto remove = [&](const netmap::Node& n) {
+        if (const PeerId id = ids_.find(n.id); id != kNoPeer) slice.removed.push_back(id);
+        ids_.release(n.id);
+    };
+    if (changes) {
+        for (const auto& n : changes->removed) remove(*n);
+        for (const auto& n : changes->added) upsert(*n);
+        for (const auto& c : changes->changed) {
+            policy = policy || policy_changed(*c.before, *c.after);
+            upsert(*c.after);
+        }
+        policy = policy || !changes->removed.empty() || !changes->added.empty();
+    } else {
+        for (const auto& n : map_->peers) upsert(*n);
+    }
+    if (first) engine_->set_running(true);
+    if (!greeted_ && !map_->peers.empty()) {
+        // Peers that still hold sessions with the process before this one would send into a void for up to 15 s.
+        greeted_ = true;
+        for (const auto& n : map_->peers) {
+            if (slice.greet_early.size() >= kGreetAtMost) break;
+            if (n->online.value_or(true) && ids_.find(n->id) != kNoPeer) slice.greet_early.push_back(ids_.find(n->id));
+        }
+    }
+    if (policy) engine_->set_tables(make_tables(*map_, profiles_.prefs(), ids_, net_, wall));
+    queue_peers(std::move(slice));
+    if (policy) apply_router();
+}
+
+void LocalBackend::apply_router() {
+    if (!router_) return;
+    route_notes_.clear();
+    const platform::RouterConfig config = make_router_config(*map_, profiles_.prefs(), net_, options_.tun_name, engine_->port_v4(),
+                                                             engine_->port_v6(), loop_.wall(), &route_notes_);
+    if (const auto r = router_->set(config); !r) log::info("router: {}", r.error().message());
+    engine_->link_up();
+}
+
+void LocalBackend::take_down() {
+    if (!applied_ || !engine_) {
+        if (engine_ && !profiles_.prefs().want_running) engine_->set_running(false);
+        return;
+    }
+    applied_ = false;
+    any_session_ = false;
+    starting_since_ = {};
+    PeerSlice slice;
+    if (map_)
+        for (const auto& n : map_->peers)
+            if (const PeerId id = ids_.find(n->id); id != kNoPeer) slice.removed.push_back(id);
+    ids_ = {};
+    engine_->set_tables(std::make_shared<const dataplane::Tables>());
+    queue_peers(std::move(slice));
+    engine_->set_running(false);
+    derp_dialer_->forget_all();
+    live_derps_.clear();
+    derp_problems_.clear();
+    greeted_ = false;
+    if (router_) {
+        platform::RouterConfig down;
+        down.netfilter = platform::NetfilterMode::kOff;
+        if (const auto r = router_->set(down); !r) log::info("router: {}", r.error().message());
+    }
+}
+
+// ---- relays ----------------------------------------------------------------------------------------------------------
+
+void LocalBackend::load_cached_derp_map() {
+    if (options_.state_dir.empty()) return;
+    const auto text = platform::read_file(options_.state_dir + "/derpmap.cached.json", 4U << 20);
+    if (!text) return;
+    const auto j = json::parse(*text);
+    if (!j) return;
+    if (auto map = derp::parse_derp_map(*j)) set_derp_map(std::make_shared<const derp::DerpMap>(std::move(*map)));
+}
+
+void LocalBackend::set_derp_map(std::shared_ptr<const derp::DerpMap> map) {
+    const bool same = derp_map_ && *derp_map_ == *map;
+    derp_map_ = std::move(map);
+    if (same) return;
+    derp_dialer_->set_map(derp_map_);
+    engine_->set_derp_map(derp_map_);
+    if (!options_.state_dir.empty()) {
+        const std::string text = json::dump(derp::derp_map_json(*derp_map_));
+        const auto r = platform::replace_file(options_.state_dir + "/derpmap.cached.json", text, 0600);
+        if (!r) log::info("derp map: could not be kept for the next start: {}", r.error().message());
+    }
+}
+
+void LocalBackend::on_netcheck(const netcheck::Report& report) {
+    control::NetInfo info;
+    info.mapping_varies_by_dest_ip = report.mapping_varies_by_dest_ip;
+    info.working_ipv6 = report.ipv6;
+    info.os_has_ipv6 = report.os_has_ipv6;
+    info.working_udp = report.udp;
+    info.working_icmpv4 = report.icmpv4;
+    info.upnp = report.upnp;
+    info.pmp = report.pmp;
+    info.pcp = report.pcp;
+    info.preferred_derp = home_derp_ != 0 ? home_derp_ : report.preferred_derp;
+    for (const auto& [region, latency] : report.region_v4_latency) info.derp_latency[fmt::format("{}-v4", region)] = latency.seconds();
+    for (const auto& [region, latency] : report.region_v6_latency) info.derp_latency[fmt::format("{}-v6", region)] = latency.seconds();
+    info.firewall_mode = router_ && router_->capabilities().iptables ? "ipt-default" : "";
+    const bool changed = !net_info_ || !net_info_->basically_equal(info);
+    net_info_ = std::move(info);
+    if (!map_started_ && logged_in_)
+        start_map();
+    else if (changed)
+        send_update();
+}
+
+void LocalBackend::on_endpoints(const std::vector<magicsock::LocalEndpoint>& endpoints) {
+    if (endpoints == endpoints_) return;
+    endpoints_ = endpoints;
+    std::string text;
+    for (const auto& e : endpoints) text += fmt::format("{}{} ({})", text.empty() ? "" : ", ", e.ep.str(), magicsock::endpoint_type_name(e.type));
+    log::info("magicsock: endpoints changed: {}", text);
+    send_update();
+}
+
+void LocalBackend::on_home_derp(int region) {
+    if (region == home_derp_) return;
+    home_derp_ = region;
+    log::info("magicsock: home is now derp-{} ({})", region, derp_code(map_.get(), region));
+    if (net_info_ && net_info_->preferred_derp != region) {
+        net_info_->preferred_derp = region;
+        send_update();
+    }
+}
+
+void LocalBackend::on_derp_wanted(int region) { derp_dialer_->want(region); }
+
+void LocalBackend::on_derp_link(DerpLink link) {
+    const int region = link.region;
+    log::info("magicsock: derp-{} connected: {}", region, link.where);
+    live_derps_.insert(region);
+    derp_problems_.erase(region);
+    engine_->adopt_derp(std::move(link));
+    update_state();
+    publish_health();
+}
+
+void LocalBackend::on_derp_failure(int region, const std::string& why) {
+    if (derp_problems_[region] != why) log::info("magicsock: derp-{}: {}", region, why);
+    derp_problems_[region] = why;
+    engine_->derp_failed(region);
+    publish_health();
+}
+
+void LocalBackend::on_derp_lost(int region, const std::string& why) {
+    live_derps_.erase(region);
+    if (!why.empty()) log::info("magicsock: derp-{} lost: {}", region, why);
+    if (region != home_derp_) {
+        derp_dialer_->forget(region);
+        derp_problems_.erase(region);
+    }
+    publish_health();
+}
+
+void LocalBackend::on_names_wanted(const std::vector<std::string>& hosts) {
+    for (const std::string& host : hosts) {
+        if (lookups_.size() > 256) return;
+        lookups_[host] = resolver_.resolve(host, {}, [this, host](Result<std::vector<Addr>> r) {
+            if (!r) log::info("derp: {} cannot be resolved: {}", host, r.error().message());
+            if (engine_) engine_->give_names(host, r ? std::move(*r) : std::vector<Addr>{});
+            loop_.post([old = std::shared_ptr<platform::Resolver::Lookup>(std::move(lookups_[host]))] {});
+            lookups_.erase(host);
+        });
+    }
+}
+
+void LocalBackend::on_https_wanted(const std::vector<int>& regions) {
+    for (const int region : regions) measure_https(region);
+}
+
+void LocalBackend::measure_https(int region) {
+    const derp::DerpRegion* r = derp_map_ ? derp_map_->region(region) : nullptr;
+    const derp::DerpNode* node = nullptr;
+    if (r)
+        for (const auto& n : r->nodes)
+            if (!n.stun_only && !node) node = &n;
+    if (!node) return engine_->give_https_latency(region, false, {});
+    platform::HttpRequest request;
+    request.url = "https://" + node->http_host() + "/derp/latency-check";
+    request.timeout = seconds(5);
+    for (const Addr& a : {node->literal_v4(), node->literal_v6()})
+        if (a.is_valid()) request.addresses.push_back(a);
+    auto tls = platform::derp_tls_options(node->host_name, node->cert_name, node->insecure_for_tests);
+    if (!tls) return engine_->give_https_latency(region, false, {});
+    request.tls = std::move(*tls);
+    https_[region] = http_.send(std::move(request), [this, region](Result<platform::HttpResponse> answer) {
+        const bool ok = answer.has_value();
+        engine_->give_https_latency(region, ok, ok ? answer->first_byte - answer->tls : Duration{});
+        loop_.post([old = std::shared_ptr<platform::HttpClient::Call>(std::move(https_[region]))] {});
+        https_.erase(region);
+    });
+}
+
+// ---- other events ----------------------------------------------------------------------------------------------------
+
+void LocalBackend::on_session() {
+    if (any_session_) return;
+    any_session_ = true;
+    update_state();
+}
+
+void LocalBackend::on_path(PeerId peer, const magicsock::Path& path) {
+    if (!map_) return;
+    for (const auto& n : map_->peers)
+        if (ids_.find(n->id) == peer) log::info("magicsock: disco: node {} ({}) now using {}", short_key(n->key), n->host_label(), path.udp.str());
+}
+
+void LocalBackend::on_timestamp(int64_t unix_ns) {
+    if (profiles_.note_timestamp(unix_ns, false)) save();
+}
+
+void LocalBackend::on_fatal(const std::string& why) { fatal_(why); }
+
+}  // namespace mesh::daemon

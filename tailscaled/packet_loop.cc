@@ -1,0 +1,521 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "tailscaled/packet_loop.h"
+
+#include <fmt/format.h>
+
+#include "base/log.h"
+
+namespace mesh::daemon {
+
+namespace {
+constexpr Duration kDerpIdle = seconds(60);       // non-home connections close after this long without a send
+constexpr Duration kDialPatience = seconds(20);   // packets for a relay that does not answer are dropped then
+constexpr size_t kWaitingBytes = 64 << 10;
+constexpr int kTunBatchesPerTurn = 4;
+}  // namespace
+
+/// An established connection to one region.
+class PacketLoop::DerpConn final : public platform::ByteStream::Listener {
+   public:
+    DerpConn(PacketLoop& owner, DerpLink link)
+        : owner_(owner),
+          region_(link.region),
+          where_(std::move(link.where)),
+          session_(std::move(link.session)),
+          timer_(owner.loop_, [this] { on_timer(); }),
+          stream_(std::move(link.stream)) {
+        stream_.attach(owner_.loop_, *this);
+        last_send_ = owner_.loop_.now();
+    }
+
+    /// What the login left in the session comes first.
+    void begin() { owner_.derp_bytes(*this); }
+
+    void on_bytes(MutByteSpan bytes) override {
+        session_->feed(bytes, owner_.loop_.now());
+        owner_.derp_bytes(*this);
+        owner_.finish_turn();
+    }
+    void on_closed(const Status& why) override {
+        owner_.derp_closed(region_, why ? where_ + " closed the connection" : why.error().message());
+        owner_.finish_turn();
+    }
+    void on_drained() override { pump(); }
+    void on_timer() {
+        session_->handle_timeout(owner_.loop_.now());
+        owner_.derp_bytes(*this);
+        owner_.finish_turn();
+    }
+
+    bool send(const NodePublic& to, ByteSpan packet, Time now) {
+        last_send_ = now;
+        return session_->send(to, packet, now);
+    }
+
+    /// One write at a time is in the stream, so that disco never waits behind more than that.
+    void pump() {
+        const Time now = owner_.loop_.now();
+        while (stream_.queued_bytes() == 0) {
+            const ByteSpan out = session_->writable(now);
+            if (out.empty() || !stream_.write(out)) break;
+            session_->wrote(out.size(), now);
+        }
+        timer_.set(session_->next_timeout());
+    }
+
+    PacketLoop& owner_;
+    const int region_;
+    const std::string where_;
+    std::unique_ptr<derp::ClientSession> session_;
+    Time last_send_;
+    platform::Timer timer_;
+    platform::ByteStream stream_;
+};
+
+Result<PacketLoop::Parts> PacketLoop::open(const Engine::Options& options) {
+    auto tun = platform::TunDevice::open(options.tun_name, options.mtu);
+    if (!tun) return tl::unexpected(std::move(tun.error()));
+    platform::UdpSocket::Options udp;
+    udp.port = options.port;
+    auto v4 = platform::UdpSocket::open(udp);
+    if (!v4) return tl::unexpected(std::move(v4.error()).with("UDP socket"));
+    udp.family = Addr::Family::kV6;
+    udp.port = (*v4)->local_port();
+    auto v6 = platform::UdpSocket::open(udp);
+    if (!v6) log::info("no IPv6 socket: {}", v6.error().message());
+    return Parts{std::move(*tun), std::move(*v4), v6 ? std::move(*v6) : nullptr, options.mtu};
+}
+
+PacketLoop::PacketLoop(platform::Loop& loop, Parts parts, Engine::Thread& shared)
+    : loop_(loop),
+      tun_(std::move(parts.tun)),
+      v4_(std::move(parts.v4)),
+      v6_(std::move(parts.v6)),
+      shared_(shared),
+      plane_(random_, *this, *this, {.mtu = parts.mtu, .magicsock = {}}),
+      timer_(loop, [this] { on_timer(); }),
+      sweep_(loop, [this] { on_sweep(); }),
+      tun_poll_(loop, tun_.fd(), [this](platform::FdPoll::Events) { on_tun(); }) {
+    plane_.set_tun_offload(tun_.offloads().tcp_coalescing, tun_.offloads().udp_coalescing);
+    read_wall_clock();
+    v4_->attach(loop_, *this);
+    if (v6_) v6_->attach(loop_, *this);
+    tun_poll_.set_interest(true, false);
+    sweep_.set_after(seconds(15));
+}
+
+PacketLoop::~PacketLoop() = default;
+
+// ---- configuration ---------------------------------------------------------------------------------------------------
+
+void PacketLoop::set_keys(const NodePrivate& node, const DiscoPrivate& disco, int64_t timestamp_floor_ns) {
+    const Time now = loop_.now();
+    if (timestamp_floor_ns > 0) plane_.wg().set_timestamp_floor(static_cast<uint64_t>(timestamp_floor_ns));
+    plane_.sock().set_disco_key(disco);
+    plane_.set_node_key(node, now);
+    if (const NodePublic key = node.is_zero() ? NodePublic{} : node.public_key(); key != node_) {
+        node_ = key;
+        close_derp();  // those are logged in under the old key
+        want_home();
+    }
+    finish_turn();
+}
+
+void PacketLoop::set_tables(std::shared_ptr<const dataplane::Tables> tables) {
+    plane_.sock().set_tunnel_prefixes([&] {
+        std::vector<Prefix> own;
+        for (const Addr& a : tables->self) own.push_back(Prefix::single(a));
+        return own;
+    }());
+    plane_.set_tables(std::move(tables));
+}
+
+void PacketLoop::apply_peers(const PeerSlice& slice) {
+    const Time now = loop_.now();
+    for (const PeerId id : slice.removed) {
+        plane_.remove_peer(id);
+        peers_.erase(id);
+        told_path_.erase(id);
+    }
+    for (const EnginePeer& p : slice.upserted) {
+        plane_.upsert_peer(p.id, p.config, now);
+        peers_.insert(p.id);
+    }
+    for (const PeerId id : slice.greet_early) plane_.wg().initiate_early(id, now);
+    finish_turn();
+}
+
+void PacketLoop::set_derp_map(std::shared_ptr<const derp::DerpMap> map) {
+    // A region that is gone or described anew is dialled afresh.
+    std::vector<int> gone;
+    for (const auto& [region, conn] : derps_)
+        if (!map || !map->region(region)) gone.push_back(region);
+    for (const int region : gone) derp_closed(region, "the region is gone from the map");
+    plane_.sock().set_derp_map(std::move(map), loop_.now());
+    waiting_.clear();
+    want_home();
+    finish_turn();
+}
+
+void PacketLoop::set_network() {
+    plane_.sock().set_network({.up = running_ && (have_v4_ || have_v6_), .have_v4 = have_v4_, .have_v6 = have_v6_ && v6_ != nullptr,
+                               .os_has_ipv6 = v6_ != nullptr}, loop_.now());
+}
+
+void PacketLoop::set_local_addrs(const std::vector<Addr>& addrs, bool have_v4, bool have_v6) {
+    have_v4_ = have_v4;
+    have_v6_ = have_v6;
+    set_network();
+    std::vector<Endpoint> endpoints;
+    for (const Addr& a : addrs) {
+        if (a.is_v4()) endpoints.push_back({a, v4_->local_port()});
+        if (a.is_v6() && v6_) endpoints.push_back({a, v6_->local_port()});
+    }
+    plane_.sock().set_local_endpoints(std::move(endpoints), loop_.now());
+    finish_turn();
+}
+
+void PacketLoop::set_running(bool running) {
+    running_ = running;
+    set_network();
+    if (running)
+        want_home();
+    else
+        close_derp();
+    finish_turn();
+}
+
+void PacketLoop::give_names(const std::string& host, const std::vector<Addr>& addrs) {
+    plane_.sock().set_resolved(host, addrs, loop_.now());
+    finish_turn();
+}
+
+void PacketLoop::give_https_latency(int region, bool ok, Duration latency) {
+    if (ok)
+        plane_.sock().https_latency(region, latency, loop_.now());
+    else
+        plane_.sock().https_failed(region, loop_.now());
+    finish_turn();
+}
+
+void PacketLoop::restun() {
+    plane_.sock().restun(loop_.now());
+    finish_turn();
+}
+
+void PacketLoop::rebind() {
+    v4_->protect_again();
+    if (v6_) v6_->protect_again();
+    // Connections may hang on an address that is gone: a ping now instead of minutes of silence.
+    for (auto& [region, conn] : derps_) {
+        conn->session_->ping(loop_.now());
+        dirty_derps_.insert(region);
+    }
+    plane_.sock().rebind(loop_.now());
+    finish_turn();
+}
+
+void PacketLoop::ping(uint64_t id, PeerId peer, size_t size) {
+    plane_.sock().ping(id, peer, size, loop_.now());
+    finish_turn();
+}
+
+void PacketLoop::ping_tunnel(uint64_t id, PeerId peer, const Addr& dst, dataplane::PingKind kind) {
+    plane_.ping_tunnel(id, peer, dst, kind, loop_.now());
+    finish_turn();
+}
+
+void PacketLoop::link_up() {
+    tun_.probe_coalescing();
+    plane_.set_tun_offload(tun_.offloads().tcp_coalescing, tun_.offloads().udp_coalescing);
+}
+
+void PacketLoop::read_wall_clock() {
+    const Time now = loop_.now();
+    if (!wall_read_.is_zero() && now - wall_read_ < seconds(10)) return;
+    wall_read_ = now;
+    plane_.wg().set_wall_clock(loop_.wall(), now);
+    plane_.sock().set_wall_clock(loop_.wall(), now);
+}
+
+// ---- the loop --------------------------------------------------------------------------------------------------------
+
+void PacketLoop::on_tun() {
+    for (int i = 0; i < kTunBatchesPerTurn; ++i) {
+        const std::span<TunRead> batch = tun_.read();
+        if (batch.empty()) break;
+        if (running_)
+            plane_.send(batch, loop_.now());
+        else
+            tun_drops_ += batch.size();
+    }
+    if (const int err = tun_.failed()) {
+        tun_poll_.set_interest(false, false);
+        const std::string why = fmt::format("the interface {} is gone ({}); somebody removed it", tun_.name(), std::strerror(err));
+        tell([why](Engine::Listener& l) { l.on_fatal(why); });
+    }
+    finish_turn();
+}
+
+void PacketLoop::on_datagrams(std::span<UdpReceive> batch) { plane_.receive(batch, loop_.now()); }
+void PacketLoop::on_batch_end() { finish_turn(); }
+
+void PacketLoop::on_send_error(const Endpoint& to, int err) {
+    if (send_errors_.size() < 64) send_errors_.emplace_back(to, err);
+}
+
+void PacketLoop::on_timer() {
+    read_wall_clock();
+    plane_.handle_timeout(loop_.now());
+    finish_turn();
+}
+
+void PacketLoop::finish_turn() {
+    const Time now = loop_.now();
+    plane_.settle(now);
+    for (size_t i = 0; i < send_errors_.size(); ++i) {
+        const auto [to, err] = send_errors_[i];
+        plane_.sock().udp_send_failed(to, err, now);
+    }
+    if (!send_errors_.empty()) {
+        send_errors_.clear();
+        plane_.settle(now);
+    }
+    for (const int region : dirty_derps_)
+        if (const auto it = derps_.find(region); it != derps_.end()) it->second->pump();
+    dirty_derps_.clear();
+    if (!dead_derps_.empty())
+        loop_.post([old = std::make_shared<std::vector<std::unique_ptr<DerpConn>>>(std::move(dead_derps_))] {});
+    dead_derps_.clear();
+
+    if (const uint64_t sessions = plane_.wg().counters().sessions; sessions != sessions_told_) {
+        sessions_told_ = sessions;
+        tell([](Engine::Listener& l) { l.on_session(); });
+    }
+    const auto stamp = static_cast<int64_t>(plane_.wg().last_timestamp());
+    note_timestamp(stamp);
+    if (stamp - timestamp_told_ > minutes(1).ns) {
+        timestamp_told_ = stamp;
+        tell([stamp](Engine::Listener& l) { l.on_timestamp(stamp); });
+    }
+    timer_.set(plane_.next_timeout());
+}
+
+// ---- dataplane::Kernel -----------------------------------------------------------------------------------------------
+
+void PacketLoop::write_tun(std::span<const TunWrite> writes) {
+    const bool tcp = tun_.offloads().tcp_coalescing, udp = tun_.offloads().udp_coalescing;
+    tun_.write(writes);
+    if (tcp != tun_.offloads().tcp_coalescing || udp != tun_.offloads().udp_coalescing)
+        plane_.set_tun_offload(tun_.offloads().tcp_coalescing, tun_.offloads().udp_coalescing);
+}
+
+void PacketLoop::send_udp(std::span<const UdpSend> sends) {
+    // Runs of one family; nearly always the whole batch.
+    for (size_t i = 0; i < sends.size();) {
+        size_t n = i + 1;
+        while (n < sends.size() && sends[n].to.addr.is_v4() == sends[i].to.addr.is_v4()) ++n;
+        platform::UdpSocket* socket = sends[i].to.addr.is_v4() ? v4_.get() : v6_.get();
+        if (socket) socket->send(sends.subspan(i, n - i));
+        i = n;
+    }
+}
+
+bool PacketLoop::send_derp(int region, const NodePublic& to, ByteSpan datagram) {
+    if (!running_) return false;
+    if (const auto it = derps_.find(region); it != derps_.end()) {
+        dirty_derps_.insert(region);
+        return it->second->send(to, datagram, loop_.now());
+    }
+    want_derp(region);
+    Waiting& w = waiting_[region];
+    while (!w.packets.empty() && w.bytes + datagram.size() > kWaitingBytes) {
+        w.bytes -= w.packets.front().second.size();
+        w.packets.erase(w.packets.begin());
+    }
+    w.bytes += datagram.size();
+    w.packets.emplace_back(to, to_bytes(datagram));
+    return true;
+}
+
+// ---- relays ----------------------------------------------------------------------------------------------------------
+
+void PacketLoop::want_derp(int region) {
+    auto [it, fresh] = waiting_.try_emplace(region);
+    if (!fresh) return;
+    it->second.since = loop_.now();
+    tell([region](Engine::Listener& l) { l.on_derp_wanted(region); });
+}
+
+void PacketLoop::want_home() {
+    if (running_ && home_derp_ != 0 && !node_.is_zero() && !derps_.contains(home_derp_)) want_derp(home_derp_);
+}
+
+void PacketLoop::adopt_derp(DerpLink link) {
+    const int region = link.region;
+    if (!running_) return;
+    if (const auto it = derps_.find(region); it != derps_.end()) dead_derps_.push_back(std::move(it->second));
+    const Time now = loop_.now();
+    auto& conn = derps_[region] = std::make_unique<DerpConn>(*this, std::move(link));
+    conn->session_->note_preferred(region == home_derp_);
+    plane_.sock().derp_state(region, true, now);
+    if (const auto it = waiting_.find(region); it != waiting_.end()) {
+        for (const auto& [to, packet] : it->second.packets) conn->send(to, packet, now);
+        waiting_.erase(it);
+    }
+    dirty_derps_.insert(region);
+    conn->begin();
+    finish_turn();
+}
+
+void PacketLoop::derp_failed(int region) {
+    plane_.sock().derp_state(region, false, loop_.now());
+    const auto it = waiting_.find(region);
+    if (it == waiting_.end()) return;
+    // The dialer goes on trying for as long as somebody has something to send, or it is home.
+    if (region != home_derp_ && loop_.now() - it->second.since > kDialPatience) {
+        waiting_.erase(it);
+        tell([region](Engine::Listener& l) { l.on_derp_lost(region, ""); });
+    }
+    finish_turn();
+}
+
+void PacketLoop::close_derp() {
+    while (!derps_.empty()) derp_closed(derps_.begin()->first, "");
+    waiting_.clear();
+}
+
+void PacketLoop::derp_bytes(DerpConn& conn) {
+    const Time now = loop_.now();
+    const int region = conn.region_;
+    bool heard = false;
+    while (const derp::Event* e = conn.session_->next_event(now)) {
+        heard = true;
+        switch (e->kind) {
+            case derp::Event::Kind::kPacket:
+                plane_.receive_derp(region, e->key, e->packet, now);
+                break;
+            case derp::Event::Kind::kPeerGone:
+                plane_.sock().derp_peer_gone(region, e->key, static_cast<int>(e->reason), now);
+                break;
+            case derp::Event::Kind::kError:
+                derp_closed(region, e->error.message());
+                return;
+            case derp::Event::Kind::kHealth:
+                log::info("derp-{}: the relay says: {}", region, log::printable(e->text));
+                break;
+            default:
+                break;
+        }
+    }
+    if (!heard) plane_.sock().derp_heard(region, now);
+    dirty_derps_.insert(region);
+}
+
+void PacketLoop::derp_closed(int region, const std::string& why) {
+    const auto it = derps_.find(region);
+    if (it == derps_.end()) return;
+    it->second->stream_.close();
+    dead_derps_.push_back(std::move(it->second));
+    derps_.erase(it);
+    dirty_derps_.erase(region);
+    plane_.sock().derp_state(region, false, loop_.now());
+    tell([region, why](Engine::Listener& l) { l.on_derp_lost(region, why); });
+    if (region == home_derp_) want_home();
+}
+
+void PacketLoop::on_sweep() {
+    sweep_.set_after(seconds(15));
+    const Time now = loop_.now();
+    std::vector<int> idle;
+    for (const auto& [region, conn] : derps_)
+        if (region != home_derp_ && now - conn->last_send_ > kDerpIdle) idle.push_back(region);
+    for (const int region : idle) derp_closed(region, "");
+    finish_turn();
+}
+
+// ---- dataplane::Events -----------------------------------------------------------------------------------------------
+
+void PacketLoop::path_changed(PeerId peer, const magicsock::Path& path, Time /*now*/) {
+    if (!path.udp_trusted) return;
+    Endpoint& told = told_path_[peer];
+    if (told == path.udp) return;
+    told = path.udp;
+    tell([peer, path](Engine::Listener& l) { l.on_path(peer, path); });
+}
+
+void PacketLoop::endpoints_changed(std::span<const magicsock::LocalEndpoint> endpoints) {
+    tell([e = std::vector<magicsock::LocalEndpoint>(endpoints.begin(), endpoints.end())](Engine::Listener& l) { l.on_endpoints(e); });
+}
+
+void PacketLoop::home_derp_changed(int region) {
+    if (const auto it = derps_.find(home_derp_); it != derps_.end()) it->second->session_->note_preferred(false);
+    home_derp_ = region;
+    if (const auto it = derps_.find(region); it != derps_.end()) {
+        it->second->session_->note_preferred(true);
+        dirty_derps_.insert(region);
+    } else {
+        want_home();
+    }
+    tell([region](Engine::Listener& l) { l.on_home_derp(region); });
+}
+
+void PacketLoop::netcheck_done(const netcheck::Report& report) {
+    tell([report](Engine::Listener& l) { l.on_netcheck(report); });
+}
+void PacketLoop::resolve_names(const std::vector<std::string>& hosts) {
+    tell([hosts](Engine::Listener& l) { l.on_names_wanted(hosts); });
+}
+void PacketLoop::https_latency_wanted(const std::vector<int>& regions) {
+    tell([regions](Engine::Listener& l) { l.on_https_wanted(regions); });
+}
+void PacketLoop::ping_done(uint64_t id, const magicsock::PingResult& result) {
+    tell([id, result](Engine::Listener& l) { l.on_ping(id, result); });
+}
+void PacketLoop::tunnel_ping_done(uint64_t id, const dataplane::TunnelPong& pong) {
+    tell([id, pong](Engine::Listener& l) { l.on_tunnel_ping(id, pong); });
+}
+
+// ---- questions -------------------------------------------------------------------------------------------------------
+
+EngineSnapshot PacketLoop::snapshot() {
+    const Time now = loop_.now();
+    EngineSnapshot s;
+    s.live_derps = static_cast<int>(derps_.size());
+    for (const PeerId id : peers_) {
+        const wg::PeerStats stats = plane_.wg().stats(id, now);
+        PeerSnapshot p;
+        p.rx_bytes = static_cast<int64_t>(stats.rx_bytes);
+        p.tx_bytes = static_cast<int64_t>(stats.tx_bytes);
+        p.last_handshake = stats.last_handshake;
+        p.has_session = stats.has_session;
+        p.path = plane_.sock().status(id, now);
+        s.peers.emplace(id, std::move(p));
+    }
+    const dataplane::Counters& c = plane_.counters();
+    std::map<std::string, uint64_t> metric;
+    for (size_t i = 0; i < static_cast<size_t>(dataplane::Drop::kCount); ++i) {
+        const auto d = static_cast<dataplane::Drop>(i);
+        s.drops.emplace_back(fmt::format("in_{}", dataplane::name(d)), c.dropped_in[i]);
+        metric[fmt::format("in_{}", dataplane::metric_reason(d))] += c.dropped_in[i];
+        metric[fmt::format("out_{}", dataplane::metric_reason(d))] += c.dropped_out[i];
+    }
+    for (size_t i = 0; i < static_cast<size_t>(dataplane::Drop::kCount); ++i)
+        s.drops.emplace_back(fmt::format("out_{}", dataplane::name(static_cast<dataplane::Drop>(i))), c.dropped_out[i]);
+    for (size_t i = 1; i < static_cast<size_t>(wg::DropReason::kCount); ++i)
+        s.drops.emplace_back(fmt::format("wg_{}", wg::name(static_cast<wg::DropReason>(i))), c.dropped_wg[i]);
+    s.drops.emplace_back("out_not_running", tun_drops_);
+    s.drops.emplace_back("out_socket_full", v4_->counters().tx_full + (v6_ ? v6_->counters().tx_full : 0));
+    s.drops.emplace_back("in_socket_full", v4_->counters().rx_kernel_drops + (v6_ ? v6_->counters().rx_kernel_drops : 0));
+    s.metric_drops.assign(metric.begin(), metric.end());
+    for (size_t i = 0; i < static_cast<size_t>(dataplane::PathKind::kCount); ++i) {
+        const auto kind = dataplane::name(static_cast<dataplane::PathKind>(i));
+        s.traffic.emplace_back(fmt::format("inbound_bytes/{}", kind), static_cast<int64_t>(c.in[i].bytes));
+        s.traffic.emplace_back(fmt::format("inbound_packets/{}", kind), static_cast<int64_t>(c.in[i].packets));
+        s.traffic.emplace_back(fmt::format("outbound_bytes/{}", kind), static_cast<int64_t>(c.out[i].bytes));
+        s.traffic.emplace_back(fmt::format("outbound_packets/{}", kind), static_cast<int64_t>(c.out[i].packets));
+    }
+    return s;
+}
+
+}  // namespace mesh::daemon
