@@ -59,6 +59,23 @@ void parse_fragment(unsigned offset_blocks, bool more, ByteSpan l4, Parsed& out)
     if (offset_blocks < kMinLaterBlocks) out.proto = kProtoUnknown;
 }
 
+/// Headers that may stand between an IPv6 header and its transport (IANA ipv6-parameters).
+bool is_extension6(uint8_t proto) {
+    switch (proto) {
+        case 0:    // hop-by-hop options
+        case 43:   // routing
+        case kProtoFragment6:
+        case 51:   // authentication
+        case 60:   // destination options
+        case 135:  // mobility
+        case 139:  // host identity
+        case 140:  // shim6
+            return true;
+        default:
+            return false;
+    }
+}
+
 bool parse4(ByteSpan b, Parsed& out) {
     if (b.size() < 20) return false;
     const size_t ip_len = size_t{b[0] & 0x0FU} * 4;
@@ -85,30 +102,18 @@ bool parse6(ByteSpan b, Parsed& out) {
     out.proto = b[6];
     out.src = Addr::v6_bytes(b.data() + 8, false);
     out.dst = Addr::v6_bytes(b.data() + 24, false);
-    switch (out.proto) {
-        case kProtoFragment6: {
-            if (total < 48) break;
-            out.ip_len = 48;
-            out.proto = b[40];
-            // Behind a Fragment header, too, only a transport is understood.
-            const unsigned fragment = load_be16(b.data() + 42);
-            if (out.proto == kProtoFragment6 || out.proto == 43 || out.proto == 60 || out.proto == 51) break;
-            parse_fragment(fragment >> 3, (fragment & 1U) != 0, b.subspan(48, total - 48), out);
-            return true;
-        }
-        case 0:    // hop-by-hop options
-        case 43:   // routing
-        case 51:   // authentication
-        case 60:   // destination options
-        case 135:  // mobility
-        case 139:  // host identity
-        case 140:  // shim6
-            break;
-        default:
-            parse_transport(b.subspan(40, total - 40), out);
-            return true;
+    if (out.proto == kProtoFragment6 && total >= 48) {
+        out.ip_len = 48;
+        out.proto = b[40];
+        // Behind a Fragment header, too, only a transport is understood.
+        const unsigned fragment = load_be16(b.data() + 42);
+        if (is_extension6(out.proto)) out.proto = kProtoUnknown;
+        parse_fragment(fragment >> 3, (fragment & 1U) != 0, b.subspan(48, total - 48), out);
+    } else if (is_extension6(out.proto)) {
+        out.proto = kProtoUnknown;
+    } else {
+        parse_transport(b.subspan(40, total - 40), out);
     }
-    out.proto = kProtoUnknown;
     return true;
 }
 
