@@ -119,8 +119,8 @@ class DataPlane final : private wg::Output, private magicsock::Output {
     struct Account {
         PeerId peer = kNoPeer;
         size_t bytes = 0;
-        const Source* from = nullptr;  // in; null for out
-        magicsock::Path path;          // out
+        Source from;           // in: of its first datagram
+        magicsock::Path path;  // out
     };
     template <size_t N>
     struct Accounts {
@@ -156,7 +156,8 @@ class DataPlane final : private wg::Output, private magicsock::Output {
     void seal_segments(PeerId peer, Time now);
     void seal_packet(PeerId peer, ByteSpan packet, Time now);
     template <class Fill>
-    void seal_one(const Account& to, wg::Session& session, size_t len, Fill fill);
+    size_t seal_one(const Account& to, wg::Session& session, size_t len, Fill fill);
+    void flush_staged(Account& to, Time now);
     Account& account_out(PeerId peer, Time now);
     void flush_accounts_out(Time now);
     // in
@@ -191,7 +192,7 @@ class DataPlane final : private wg::Output, private magicsock::Output {
     SendBatch batch_;
     TunnelPings pings_;
     std::vector<Known> peers_;  // index: PeerId; zero key: none
-    std::vector<PeerId> appeared_;
+    std::vector<PeerId> appeared_, appeared_now_;  // paths that wg must hear of; `now`: being told
     std::unique_ptr<uint8_t[]> scratch_;  // one datagram: for relays, and for segments that must wait
     Bytes staged_;
     Accounts<32> out_, in_;
