@@ -112,8 +112,8 @@ void Engine::close_derp() {
 void Engine::give_names(std::string host, std::vector<Addr> addrs) {
     thread_->to_packets([h = std::move(host), a = std::move(addrs)](PacketLoop& p) { p.give_names(h, a); });
 }
-void Engine::give_https_latency(int region, bool ok, Duration latency) {
-    thread_->to_packets([=](PacketLoop& p) { p.give_https_latency(region, ok, latency); });
+void Engine::give_https_latency(int region, bool ok, Duration latency, Addr::Family family) {
+    thread_->to_packets([=](PacketLoop& p) { p.give_https_latency(region, ok, latency, family); });
 }
 void Engine::restun() {
     thread_->to_packets([](PacketLoop& p) { p.restun(); });

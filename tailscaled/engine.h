@@ -108,7 +108,7 @@ class Engine {
     void derp_failed(int region);
     void close_derp();
     void give_names(std::string host, std::vector<Addr> addrs);
-    void give_https_latency(int region, bool ok, Duration latency);
+    void give_https_latency(int region, bool ok, Duration latency, Addr::Family family);
     void restun();
     void rebind();
     void ping(uint64_t id, PeerId peer, size_t size);

@@ -292,18 +292,19 @@ void LocalBackend::measure_https(int region) {
     if (r)
         for (const auto& n : r->nodes)
             if (!n.stun_only && !node) node = &n;
-    if (!node) return engine_->give_https_latency(region, false, {});
+    if (!node) return engine_->give_https_latency(region, false, {}, Addr::Family::kV4);
     platform::HttpRequest request;
     request.url = "https://" + node->http_host() + "/derp/latency-check";
     request.timeout = seconds(5);
     for (const Addr& a : {node->literal_v4(), node->literal_v6()})
         if (a.is_valid()) request.addresses.push_back(a);
     auto tls = platform::derp_tls_options(node->host_name, node->cert_name, node->insecure_for_tests);
-    if (!tls) return engine_->give_https_latency(region, false, {});
+    if (!tls) return engine_->give_https_latency(region, false, {}, Addr::Family::kV4);
     request.tls = std::move(*tls);
     https_[region] = http_.send(std::move(request), [this, region](Result<platform::HttpResponse> answer) {
         const bool ok = answer.has_value();
-        engine_->give_https_latency(region, ok, ok ? answer->first_byte - answer->tls : Duration{});
+        engine_->give_https_latency(region, ok, ok ? answer->first_byte - answer->tls : Duration{},
+                                    ok && answer->remote.is_v6() ? Addr::Family::kV6 : Addr::Family::kV4);
         loop_.post([old = std::shared_ptr<platform::HttpClient::Call>(std::move(https_[region]))] {});
         https_.erase(region);
     });

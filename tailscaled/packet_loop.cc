@@ -190,9 +190,9 @@ void PacketLoop::give_names(const std::string& host, const std::vector<Addr>& ad
     finish_turn();
 }
 
-void PacketLoop::give_https_latency(int region, bool ok, Duration latency) {
+void PacketLoop::give_https_latency(int region, bool ok, Duration latency, Addr::Family family) {
     if (ok)
-        plane_.sock().https_latency(region, latency, loop_.now());
+        plane_.sock().https_latency(region, latency, family, loop_.now());
     else
         plane_.sock().https_failed(region, loop_.now());
     finish_turn();

@@ -41,7 +41,7 @@ class PacketLoop final : private dataplane::Kernel, private dataplane::Events, p
     void derp_failed(int region);
     void close_derp();
     void give_names(const std::string& host, const std::vector<Addr>& addrs);
-    void give_https_latency(int region, bool ok, Duration latency);
+    void give_https_latency(int region, bool ok, Duration latency, Addr::Family family);
     void restun();
     void rebind();
     void ping(uint64_t id, PeerId peer, size_t size);

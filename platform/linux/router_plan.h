@@ -28,12 +28,12 @@
 
 #include "base/result.h"
 #include "platform/linux/route_types.h"
+#include "platform/net/socket_mark.h"  // kBypassMark
 
 namespace mesh::platform {
 
 inline constexpr uint32_t kRouteTable = 52;
 inline constexpr uint32_t kMarkMask = 0xff0000;
-inline constexpr uint32_t kBypassMark = 0x80000;   ///< SO_MARK of our own sockets
 inline constexpr uint32_t kForwardMark = 0x40000;  ///< forwarded from the TUN
 
 enum class NetfilterMode : uint8_t { kOff, kNoDivert, kOn };
