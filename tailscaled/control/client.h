@@ -47,8 +47,8 @@ class ControlClient {
         /// A person has to open this address; the client goes on waiting for that. Only http(s) URLs get here.
         virtual void on_auth_url(const std::string& url) = 0;
         virtual void on_logged_in(const LoggedIn& login) = 0;
-        /// The server refused (its own words), or there is no way to log in. The client retries only transport errors;
-        /// after this call login() must be called again.
+        /// The server refused, in its own words. A login by auth key or by wish of a person ends here; one with a stored
+        /// key is tried again.
         virtual void on_login_error(const std::string& text) = 0;
         /// `full`: first map of a poll. `changes` are those since the map given last, even over a reconnect.
         virtual void on_netmap(std::shared_ptr<const netmap::NetMap> map, const netmap::PeerChanges& changes) = 0;
@@ -58,6 +58,8 @@ class ControlClient {
         virtual void on_needs_login() = 0;
         /// Pings other than HEAD and c2n, which the client answers itself: reply by answer_ping.
         virtual void on_ping_request(const PingRequest& /*ping*/) {}
+        /// The server asks this program to end (Debug.Exit). The poll ends either way and is opened again later.
+        virtual void on_exit_request(int /*code*/) {}
         virtual void on_open_browser(const std::string& /*url*/) {}
         /// The server accepted an update or a poll: it knows the endpoints and home DERP sent last.
         virtual void on_map_accepted() {}
