@@ -104,9 +104,9 @@ class Lab:
         command = command.split() if isinstance(command, str) else [str(c) for c in command]
         # ip netns exec already gave a private mount namespace; a tmpfs carries the layer, as overlays cannot stack on overlays.
         script = (f'mount -t tmpfs tmpfs "{etc}" && mkdir "{etc}/u" "{etc}/w" && mount -t overlay overlay -o '
-                  f'lowerdir=/etc,upperdir="{etc}/u",workdir="{etc}/w" /etc && exec "$@"')
+                  f'lowerdir=/etc,upperdir="{etc}/u",workdir="{etc}/w" /etc && hostname "$0" && exec "$@"')
         with open(log, "ab") as out:
-            popen = subprocess.Popen(self.argv(name, ["sh", "-c", script, "sh", *command]), stdout=out, stderr=out,
+            popen = subprocess.Popen(self.argv(name, ["unshare", "--uts", "sh", "-c", script, name, *command]), stdout=out, stderr=out,
                                      stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})}, cwd=cwd)
         process = Process(popen, log)
         self.processes.append(process)
@@ -288,6 +288,19 @@ class Node:
     def ip(self):
         return self.cli("ip", "-4").stdout.strip()
 
+    def join(self, *args, timeout=30):
+        """up, and the time it took in seconds."""
+        start = time.monotonic()
+        self.up(*args, timeout=timeout)
+        return time.monotonic() - start
+
+    def wait_peer(self, other, timeout=10):
+        return wait_for(f"{self.name} knows {other.name}", lambda: self.peer(other.ip()), timeout)
+
+    def ping_through(self, ip, count=200, interval=0.05, size=56):
+        """System pings through the tunnel in the background; see PingRun."""
+        return PingRun(self, ip, count, interval, size)
+
     def peer(self, ip):
         for p in (self.status().get("Peer") or {}).values():
             if ip in (p.get("TailscaleIPs") or []):
@@ -300,3 +313,29 @@ class Node:
 
     def stop(self, sig=signal.SIGTERM):
         return self.daemon.stop(sig)
+
+
+class PingRun:
+    """`ping` of the system; answers as a list of (sequence number, seconds since start)."""
+
+    def __init__(self, node, ip, count, interval, size):
+        self.count, self.began = count, time.time()
+        self.process = node.lab.start(node.space, ["ping", "-D", "-n", "-W", "2", "-s", size, "-i", interval, "-c", count, ip],
+                                      label=f"ping-{node.name}-{node.lab.count}")
+
+    def finish(self):
+        self.process.popen.wait(timeout=self.count * 1.0 + 30)
+        return self
+
+    def answers(self):
+        found = re.findall(r"\[(\d+\.\d+)\] \d+ bytes from .*?icmp_seq=(\d+)", self.process.text())
+        return [(int(seq), float(at) - self.began) for at, seq in found]
+
+    @property
+    def lost(self):
+        return self.count - len({seq for seq, _ in self.answers()})
+
+    @property
+    def longest_gap(self):
+        times = [0.0] + [at for _, at in self.answers()]
+        return max((b - a for a, b in zip(times, times[1:])), default=float("inf")) if len(times) > 1 else float("inf")
