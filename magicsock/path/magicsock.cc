@@ -310,6 +310,13 @@ void Magicsock::derp_state(int region, bool connected, Time now) {
     if (connected) {
         connected_.insert(region);
         derp_heard(region, now);
+        for (const PeerId id : std::vector<PeerId>(active_.begin(), active_.end())) {
+            Peer& p = *find(id);
+            if (!p.call_me_maybe_due || derp_region_of(p) != region) continue;
+            if (!p.paths->active(now) || p.paths->trusted(now)) continue;
+            send_call_me_maybe(p, now);
+            rearm(p);
+        }
         return;
     }
     connected_.erase(region);

@@ -170,7 +170,7 @@ void Magicsock::set_home(int region) {
 }
 
 void Magicsock::refresh_endpoints(Time now) {
-    endpoints_expire_ = own_.next_expiry();
+    endpoints_expire_ = own_.next_expiry(now);
     std::vector<LocalEndpoint> list = own_.list(now);
     if (list == advertised_) return;
     advertised_ = std::move(list);
@@ -180,11 +180,8 @@ void Magicsock::refresh_endpoints(Time now) {
     for (const PeerId id : ids) {
         Peer& p = *find(id);
         if (!p.paths->active(now) || p.paths->trusted(now)) continue;
-        const Time last = p.paths->last_call_me_maybe();
-        if (p.call_me_maybe_due || last.is_zero() || now - last >= seconds(1)) {
-            send_call_me_maybe(p, now);
-            rearm(p);
-        }
+        send_call_me_maybe(p, now);
+        rearm(p);
     }
 }
 

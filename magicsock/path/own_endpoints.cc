@@ -76,9 +76,10 @@ std::vector<LocalEndpoint> OwnEndpoints::list(Time now) const {
     return out;
 }
 
-Time OwnEndpoints::next_expiry() const {
+Time OwnEndpoints::next_expiry(Time now) const {
     Time t = Time::never();
-    for (const Cached& c : cache_) t = min(t, c.until);
+    for (const Cached& c : cache_)
+        if (c.until > now) t = min(t, c.until);
     return t;
 }
 

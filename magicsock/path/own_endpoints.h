@@ -36,8 +36,8 @@ class OwnEndpoints {
     void forget_learnt();
 
     [[nodiscard]] std::vector<LocalEndpoint> list(Time now) const;
-    /// When the next cached endpoint expires.
-    [[nodiscard]] Time next_expiry() const;
+    /// When the next cached endpoint expires, after `now`; never if none is left.
+    [[nodiscard]] Time next_expiry(Time now) const;
 
    private:
     struct Cached {

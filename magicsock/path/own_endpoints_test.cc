@@ -67,7 +67,7 @@ TEST(OwnEndpoints, AnAddressIsKnownFromTheFirstAnswerOnAndTheOldOneLivesFiveMinu
     own.begin_report();
     own.mapped(ep("203.0.113.9:9"), t0 + seconds(60));
     EXPECT_EQ(text(own.list(t0 + seconds(60))), "203.0.113.9:9 stun\n203.0.113.1:1 stun\n");
-    EXPECT_EQ(own.next_expiry(), t0 + OwnEndpoints::kCacheLifetime);
+    EXPECT_EQ(own.next_expiry(t0), t0 + OwnEndpoints::kCacheLifetime);
     EXPECT_EQ(text(own.list(t0 + OwnEndpoints::kCacheLifetime)), "203.0.113.9:9 stun\n");
 }
 

@@ -119,7 +119,6 @@ class PeerPaths {
     [[nodiscard]] bool active(Time now) const { return !last_send_.is_zero() && now - last_send_ < kSessionActive; }
     /// Last sign of life in any direction: for the owner to drop this object after a while.
     [[nodiscard]] Time last_activity() const { return max(created_, max(last_send_, last_heard_)); }
-    [[nodiscard]] Time last_call_me_maybe() const { return last_call_me_maybe_; }
     void fill(PeerPathStatus& status, Time now) const;
 
    private:
