@@ -64,7 +64,7 @@ class HttpClient {
    private:
     friend class HttpCall;
     struct State;
-    std::shared_ptr<State> state_;
+    std::unique_ptr<State> state_;
 };
 
 }  // namespace mesh::platform

@@ -62,6 +62,7 @@ struct Loop::State {
     std::atomic<bool> stop_wanted{false};
     std::mutex mutex;
     std::deque<std::function<void()>> tasks;  // guarded by mutex
+    bool one_turn = false;                     // in run_once()
     Time now{};                                // zero: not read yet in this turn
     std::set<Timer::State*> timers;            // armed ones; order never reaches an output
 
@@ -150,7 +151,9 @@ void Loop::run() {
 
 void Loop::run_once(bool wait) {
     state_->now = {};
+    state_->one_turn = true;
     uv_run(&state_->loop, wait ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+    state_->one_turn = false;
     state_->now = {};
 }
 
@@ -188,6 +191,8 @@ void Timer::State::arm() {
             }
             s->deadline = Time::never();
             s->loop->timers.erase(s);
+            // libuv runs timers before it waits; in a single turn that was the event, so do not wait for another.
+            if (s->loop->one_turn) uv_stop(&s->loop->loop);
             s->fn();  // last: may destroy the wrapper
         },
         wait_ms, 0);

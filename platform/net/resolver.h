@@ -58,7 +58,7 @@ class Resolver {
    private:
     friend struct ResolverQuery;
     struct State;
-    std::shared_ptr<State> state_;
+    std::unique_ptr<State> state_;
 };
 
 }  // namespace mesh::platform
