@@ -2,6 +2,7 @@
 #pragma once
 /// For tests of shells: turn a loop until something is true, and listeners that remember.
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
