@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "derper/pages.h"
+
+#include <gtest/gtest.h>
+
+namespace mesh::derper {
+namespace {
+
+http1::Request ask(std::string method, std::string target, http1::Headers headers = {}) {
+    http1::Request r;
+    r.method = std::move(method);
+    r.target = std::move(target);
+    r.headers = std::move(headers);
+    return r;
+}
+
+TEST(Pages, ProbesAnswerGetAndHeadForAnyOrigin) {
+    for (const char* path : {"/derp/probe", "/derp/latency-check", "/derp/latency-check?x=1"}) {
+        for (const char* method : {"GET", "HEAD"}) {
+            const auto r = answer_page(ask(method, path));
+            EXPECT_EQ(r.status, 200U);
+            EXPECT_EQ(r.body, "");
+            EXPECT_EQ(r.header("Access-Control-Allow-Origin"), "*");
+        }
+        EXPECT_EQ(answer_page(ask("POST", path)).status, 405U);
+    }
+}
+
+TEST(Pages, Generate204EchoesAWellFormedChallenge) {
+    for (const auto& answer : {answer_page, answer_port_80}) {
+        auto r = answer(ask("GET", "/generate_204", {{"X-Tailscale-Challenge", "ts_derp1.example:8"}}));
+        EXPECT_EQ(r.status, 204U);
+        EXPECT_EQ(r.header("X-Tailscale-Response"), "response ts_derp1.example:8");
+        EXPECT_EQ(r.header("Cache-Control"), "no-cache, no-store, must-revalidate, no-transform, max-age=0");
+        for (const std::string& bad : {std::string("a b"), std::string("a\"b"), std::string(65, 'a'), std::string()})
+            EXPECT_EQ(answer(ask("GET", "/generate_204", {{"X-Tailscale-Challenge", bad}})).header("X-Tailscale-Response"),
+                      "");
+    }
+}
+
+TEST(Pages, HomeAndRobots) {
+    EXPECT_NE(answer_page(ask("GET", "/")).body.find("DERP"), std::string::npos);
+    EXPECT_EQ(answer_page(ask("HEAD", "/")).body, "");
+    EXPECT_EQ(answer_page(ask("GET", "/robots.txt")).body, "User-agent: *\nDisallow: /\n");
+    EXPECT_EQ(answer_page(ask("GET", "/other")).status, 404U);
+}
+
+TEST(Pages, Port80RedirectsToHttpsWithoutItsOwnPort) {
+    const auto to = [](std::string host, std::string target) {
+        return answer_port_80(ask("GET", std::move(target), {{"Host", std::move(host)}}));
+    };
+    EXPECT_EQ(to("derp.example:80", "/x?y").header("Location"), "https://derp.example/x?y");
+    EXPECT_EQ(to("[2001:db8::1]", "/").header("Location"), "https://[2001:db8::1]/");
+    EXPECT_EQ(to("[2001:db8::1]:80", "/").header("Location"), "https://[2001:db8::1]/");
+    EXPECT_EQ(to("", "/").status, 400U);
+    EXPECT_EQ(to("a/b", "/").status, 400U);
+    EXPECT_EQ(answer_port_80(ask("POST", "/", {{"Host", "h"}})).status, 400U);
+}
+
+TEST(Pages, UpgradesAreToldApart) {
+    EXPECT_EQ(wanted_upgrade(ask("GET", "/derp")), Upgrade::kNone);
+    EXPECT_EQ(wanted_upgrade(ask("GET", "/derp", {{"Upgrade", "h2c"}})), Upgrade::kNone);
+    EXPECT_EQ(wanted_upgrade(ask("GET", "/derp", {{"Upgrade", "derp"}})), Upgrade::kDerp);
+    EXPECT_EQ(wanted_upgrade(ask("GET", "/derp", {{"upgrade", "WebSocket"}})), Upgrade::kDerp);
+    EXPECT_EQ(wanted_upgrade(ask("GET", "/derp", {{"Upgrade", "websocket"}, {"Sec-WebSocket-Protocol", "derp"}})),
+              Upgrade::kWebSocket);
+    const auto r = refusal(Upgrade::kNone);
+    EXPECT_EQ(r.status, 426U);
+    EXPECT_EQ(r.body, "DERP requires connection upgrade\n");
+}
+
+TEST(Pages, TheUpgradeAnswerNamesTheServersKey) {
+    NodePublic key;
+    key.raw.fill(0xab);
+    EXPECT_EQ(switching_protocols(key),
+              "HTTP/1.1 101 Switching Protocols\r\nUpgrade: DERP\r\nConnection: Upgrade\r\nDerp-Version: 2\r\n"
+              "Derp-Public-Key: abababababababababababababababababababababababababababababababab\r\n\r\n");
+}
+
+}  // namespace
+}  // namespace mesh::derper

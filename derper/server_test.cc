@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "derper/server.h"
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <functional>
+
+#include "derper/certificates.h"
+#include "derper/stun_server.h"
+#include "magicsock/derp/client_session.h"
+#include "magicsock/derp/derp_map.h"
+#include "magicsock/stun/stun.h"
+#include "platform/net/dialer.h"
+#include "platform/net/sockaddr.h"
+#include "platform/tls/certificate.h"
+
+namespace mesh::derper {
+namespace {
+
+using derp::Event;
+
+/// A blocking connect on loopback; the rest runs on the loop.
+platform::ByteStream connect_loopback(uint16_t port, std::unique_ptr<platform::TlsSession> tls = nullptr) {
+    const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_storage a{};
+    const socklen_t len = platform::to_sockaddr({Addr::v4(127, 0, 0, 1), port}, Addr::Family::kV4, a);
+    EXPECT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&a), len), 0);
+    return platform::ByteStream(platform::UniqueFd(fd), std::move(tls));
+}
+
+struct Raw final : platform::ByteStream::Listener {
+    std::string got;
+    bool closed = false;
+    platform::ByteStream stream;
+    void on_bytes(MutByteSpan b) override { got += as_text(b); }
+    void on_closed(const Status&) override { closed = true; }
+};
+
+struct Client final : platform::ByteStream::Listener {
+    platform::Loop& loop;
+    SystemRandom random;
+    NodePrivate key = NodePrivate::generate(random);
+    derp::ClientSession session;
+    std::vector<Event::Kind> events;
+    std::vector<Bytes> packets;
+    std::vector<NodePublic> gone;
+    std::string error;
+    bool fast = false;
+    platform::ByteStream stream;
+
+    explicit Client(platform::Loop& l) : loop(l), session(random, config()) {}
+    derp::ClientConfig config() {
+        derp::ClientConfig c;
+        c.node_key = key;
+        return c;
+    }
+    void start(platform::ByteStream s) {
+        const bool tls = s.tls() != nullptr;
+        stream = std::move(s);
+        stream.attach(loop, *this);
+        if (!tls) begin({});
+    }
+    void begin(std::optional<NodePublic> fast_key) {
+        fast = fast_key.has_value();
+        session.start({.host = "127.0.0.1", .fast_start_key = fast_key}, loop.now());
+        pump();
+    }
+    void on_ready() override {
+        const auto meta = platform::find_derp_meta(stream.tls()->peer_chain());
+        begin(meta && stream.tls()->version() == "TLSv1.3" ? std::optional(meta->server_key) : std::nullopt);
+    }
+    void on_bytes(MutByteSpan b) override {
+        session.feed(b, loop.now());
+        drain();
+        pump();
+    }
+    void on_closed(const Status& why) override {
+        session.closed(why ? "" : why.error().message());
+        drain();
+    }
+    void drain() {
+        while (const Event* e = session.next_event(loop.now())) {
+            events.push_back(e->kind);
+            if (e->kind == Event::Kind::kPacket) packets.push_back(to_bytes(e->packet));
+            if (e->kind == Event::Kind::kPeerGone) gone.push_back(e->key);
+            if (e->kind == Event::Kind::kError) error = e->error.message();
+        }
+    }
+    void pump() {
+        while (!session.writable(loop.now()).empty()) {
+            const ByteSpan w = session.writable(loop.now());
+            if (!stream.write(w)) return;
+            session.wrote(w.size(), loop.now());
+        }
+    }
+    void send(const NodePublic& to, ByteSpan packet) {
+        session.send(to, packet, loop.now());
+        pump();
+    }
+};
+
+struct Lab {
+    platform::Loop loop;
+    SystemRandom random;
+    NodePrivate key = NodePrivate::generate(random);
+    std::unique_ptr<Server> server;
+
+    explicit Lab(std::optional<std::string> whois = {}) {
+        Server::Config c;
+        c.key = key;
+        c.whois_socket = std::move(whois);
+        server = std::make_unique<Server>(loop, random, std::move(c));
+        EXPECT_TRUE(server->listen({Addr::v4(127, 0, 0, 1), 0}, Service::kDerp));
+    }
+    bool until(const std::function<bool()>& done) {
+        platform::Timer wake(loop, [] {});
+        const Time end = platform::read_clock() + seconds(10);
+        while (!done() && platform::read_clock() < end) {
+            wake.set_after(milliseconds(20));
+            loop.run_once(true);
+        }
+        return done();
+    }
+    std::string get(const std::string& request) {
+        Raw raw;
+        raw.stream = connect_loopback(server->port());
+        raw.stream.attach(loop, raw);
+        raw.stream.write(request);
+        EXPECT_TRUE(until([&] { return raw.closed || raw.got.find("\r\n\r\n") != std::string::npos; }));
+        return raw.got;
+    }
+};
+
+TEST(DerperServer, TwoClientsExchangePacketsAndHearOfDepartures) {
+    Lab lab;
+    Client a(lab.loop);
+    auto b = std::make_unique<Client>(lab.loop);
+    a.start(connect_loopback(lab.server->port()));
+    b->start(connect_loopback(lab.server->port()));
+    ASSERT_TRUE(lab.until([&] { return a.session.connected() && b->session.connected(); })) << a.error;
+    EXPECT_EQ(a.session.server_key(), lab.key.public_key());
+    for (int i = 0; i < 20; ++i) a.send(b->key.public_key(), Bytes(1200, static_cast<uint8_t>(i)));
+    ASSERT_TRUE(lab.until([&] { return b->packets.size() == 20; }));
+    EXPECT_EQ(b->packets[19], Bytes(1200, 19));
+    b->send(a.key.public_key(), Bytes(65536, 1));
+    ASSERT_TRUE(lab.until([&] { return a.packets.size() == 1; }));
+    EXPECT_EQ(a.packets[0].size(), 65536U);
+    const NodePublic key = b->key.public_key();
+    b.reset();
+    ASSERT_TRUE(lab.until([&] { return !a.gone.empty(); }));
+    EXPECT_EQ(a.gone[0], key);
+}
+
+TEST(DerperServer, TlsWithAPinnedSelfSignedCertificateStartsFast) {
+    char dir[] = "/tmp/derper_test_XXXXXX";
+    ASSERT_TRUE(mkdtemp(dir));
+    Lab lab;
+    ASSERT_TRUE(ensure_self_signed(dir, "127.0.0.1", platform::read_wall_clock()));
+    const std::string pin = *certificate_pin(dir, "127.0.0.1");
+    ASSERT_TRUE(ensure_self_signed(dir, "127.0.0.1", platform::read_wall_clock()));
+    EXPECT_EQ(*certificate_pin(dir, "127.0.0.1"), pin) << "made once";
+    lab.server->set_tls(*load_tls(dir, "127.0.0.1", lab.key.public_key(), platform::read_wall_clock()));
+
+    const auto dial = [&](const std::string& cert_name) {
+        auto options = platform::derp_tls_options("127.0.0.1", cert_name, false);
+        EXPECT_TRUE(options);
+        return connect_loopback(lab.server->port(), *platform::TlsSession::client(*options));
+    };
+    Client good(lab.loop), wrong(lab.loop);
+    good.start(dial(pin));
+    wrong.start(dial("sha256-raw:" + std::string(64, '0')));
+    bool refused = false;
+    ASSERT_TRUE(lab.until([&] {
+        refused = !wrong.stream.is_open() || wrong.session.failed() || !wrong.error.empty();
+        return good.session.connected();
+    })) << good.error;
+    EXPECT_TRUE(good.fast);
+    EXPECT_EQ(good.session.server_key(), lab.key.public_key());
+    EXPECT_FALSE(wrong.session.connected());
+    for (const char* file : {"/127.0.0.1.crt", "/127.0.0.1.key"}) ::unlink((std::string(dir) + file).c_str());
+    ::rmdir(dir);
+}
+
+TEST(DerperServer, HttpPagesAndRefusals) {
+    Lab lab;
+    EXPECT_TRUE(lab.get("GET /derp/latency-check HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 200"));
+    EXPECT_TRUE(lab.get("GET /derp HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 426"));
+    EXPECT_TRUE(lab.get("nonsense\r\n\r\n").starts_with("HTTP/1.1 400"));
+    // Two requests on one connection.
+    Raw raw;
+    raw.stream = connect_loopback(lab.server->port());
+    raw.stream.attach(lab.loop, raw);
+    raw.stream.write("GET /robots.txt HTTP/1.1\r\nHost: x\r\n\r\nGET /generate_204 HTTP/1.1\r\nHost: x\r\n"
+                     "Connection: close\r\n\r\n");
+    ASSERT_TRUE(lab.until([&] { return raw.closed; }));
+    EXPECT_NE(raw.got.find("Disallow: /"), std::string::npos);
+    EXPECT_NE(raw.got.find("HTTP/1.1 204"), std::string::npos);
+}
+
+TEST(DerperServer, GarbageAfterTheUpgradeEndsOnlyThatConnection) {
+    Lab lab;
+    Raw raw;
+    raw.stream = connect_loopback(lab.server->port());
+    raw.stream.attach(lab.loop, raw);
+    raw.stream.write("GET /derp HTTP/1.1\r\nHost: x\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\r\n");
+    raw.stream.write(std::string(1000, '\x02'));
+    ASSERT_TRUE(lab.until([&] { return raw.closed; }));
+    EXPECT_TRUE(raw.got.starts_with("HTTP/1.1 101"));
+    Client c(lab.loop);
+    c.start(connect_loopback(lab.server->port()));
+    EXPECT_TRUE(lab.until([&] { return c.session.connected(); }));
+}
+
+/// A local API that answers every request with the given text.
+struct FakeDaemon {
+    struct Conn final : platform::ByteStream::Listener {
+        FakeDaemon* daemon = nullptr;
+        platform::ByteStream stream;
+        void on_bytes(MutByteSpan b) override {
+            daemon->asked += as_text(b);
+            stream.write(daemon->answer);
+        }
+        void on_closed(const Status&) override {}
+    };
+    std::string asked, answer;
+    std::vector<std::unique_ptr<Conn>> conns;
+    std::unique_ptr<platform::Listener> listener;
+    FakeDaemon(platform::Loop& loop, const std::string& path, std::string text) : answer(std::move(text)) {
+        listener = *platform::Listener::unix_socket(loop, path, [this, &loop](platform::ByteStream s) {
+            auto c = std::make_unique<Conn>();
+            c->daemon = this;
+            c->stream = std::move(s);
+            c->stream.attach(loop, *c);
+            conns.push_back(std::move(c));
+        });
+    }
+};
+
+TEST(DerperServer, VerifyClientsAdmitsOnlyWhomTheLocalDaemonKnows) {
+    char dir[] = "/tmp/derper_test_XXXXXX";
+    ASSERT_TRUE(mkdtemp(dir));
+    const std::string path = std::string(dir) + "/sock";
+    {
+        Lab lab(path);
+        auto alone = std::make_unique<Client>(lab.loop);
+        alone->start(connect_loopback(lab.server->port()));
+        ASSERT_TRUE(lab.until([&] { return alone->session.failed(); }));
+        EXPECT_FALSE(alone->session.connected()) << "no daemon: nobody";
+
+        FakeDaemon daemon(lab.loop, path, "HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nnope\n");
+        Client stranger(lab.loop);
+        stranger.start(connect_loopback(lab.server->port()));
+        ASSERT_TRUE(lab.until([&] { return stranger.session.failed(); }));
+        EXPECT_EQ(stranger.error, "relay closed the connection");
+        EXPECT_TRUE(daemon.asked.starts_with("GET /localapi/v0/whois?addr=nodekey%3A" +
+                                             hex_encode(stranger.key.public_key().bytes()) + " HTTP/1.1\r\n"))
+            << daemon.asked;
+        EXPECT_NE(daemon.asked.find("Host: local-tailscaled.sock\r\n"), std::string::npos);
+
+        daemon.answer = "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{\"Node\":{}}";
+        Client member(lab.loop);
+        member.start(connect_loopback(lab.server->port()));
+        EXPECT_TRUE(lab.until([&] { return member.session.connected(); })) << member.error;
+    }
+    ::rmdir(dir);
+}
+
+TEST(DerperWhois, AnswersAreJudgedClosed) {
+    NodePublic key;
+    key.raw.fill(1);
+    http1::Response r;
+    r.status = 200;
+    r.body = "{\"Node\":{}}";
+    EXPECT_TRUE(judge_whois(key, r));
+    r.body = "hello";
+    EXPECT_FALSE(judge_whois(key, r));
+    r.status = 404;
+    EXPECT_EQ(judge_whois(key, r).error().message(),
+              "peer " + key.text() + " not authorized (not found in local tailscaled)");
+    r.status = 500;
+    EXPECT_FALSE(judge_whois(key, r));
+    r.status = 400;
+    r.body = "invalid 'addr' parameter\n";
+    EXPECT_NE(judge_whois(key, r).error().message().find("too old"), std::string::npos);
+}
+
+TEST(DerperStun, AnswersOurRequestsWithTheirSource) {
+    platform::Loop loop;
+    const auto server = StunServer::open(loop, Addr::v4(127, 0, 0, 1), 0);
+    ASSERT_TRUE(server) << server.error().message();
+    const int fd = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    const platform::UniqueFd owner(fd);
+    sockaddr_storage to{};
+    const socklen_t len = platform::to_sockaddr({Addr::v4(127, 0, 0, 1), (*server)->port()}, Addr::Family::kV4, to);
+    const stun::TxId tx = {1, 2, 3};
+    const auto request = stun::encode_request(tx);
+    ::sendto(fd, "junk", 4, 0, reinterpret_cast<sockaddr*>(&to), len);
+    ::sendto(fd, request.data(), request.size(), 0, reinterpret_cast<sockaddr*>(&to), len);
+    platform::Timer wake(loop, [] {});
+    uint8_t buf[100];
+    ssize_t n = -1;
+    for (int i = 0; i < 500 && n < 0; ++i) {
+        wake.set_after(milliseconds(10));
+        loop.run_once(true);
+        n = ::recv(fd, buf, sizeof buf, 0);
+    }
+    ASSERT_EQ(n, 32);
+    const auto r = stun::decode_response(ByteSpan(buf, static_cast<size_t>(n)));
+    ASSERT_TRUE(r);
+    EXPECT_EQ(r->tx, tx);
+    sockaddr_storage mine{};
+    socklen_t mine_len = sizeof mine;
+    ::getsockname(fd, reinterpret_cast<sockaddr*>(&mine), &mine_len);
+    EXPECT_EQ(r->mapped.port, platform::from_sockaddr(mine).port);
+    EXPECT_EQ((*server)->ignored(), 1U);
+}
+
+}  // namespace
+}  // namespace mesh::derper
