@@ -21,7 +21,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-OURS = ROOT / "build/release/bin"
+OURS = pathlib.Path(os.environ.get("TAILMESH_BIN", ROOT / "build/release/bin"))
 ORIGINAL = ROOT / "build/interop/bin"
 DERP_PORT, STUN_PORT, CONTROL_PORT = 12345, 38894, 8080
 
@@ -104,7 +104,7 @@ class Lab:
         command = command.split() if isinstance(command, str) else [str(c) for c in command]
         # ip netns exec already gave a private mount namespace; a tmpfs carries the layer, as overlays cannot stack on overlays.
         script = (f'mount -t tmpfs tmpfs "{etc}" && mkdir "{etc}/u" "{etc}/w" && mount -t overlay overlay -o '
-                  f'lowerdir=/etc,upperdir="{etc}/u",workdir="{etc}/w" /etc && hostname "$0" && exec "$@"')
+                  f'lowerdir=/etc,upperdir="{etc}/u",workdir="{etc}/w" /etc && hostname "$0" && echo "127.0.1.1 $0" >>/etc/hosts && exec "$@"')
         with open(log, "ab") as out:
             popen = subprocess.Popen(self.argv(name, ["unshare", "--uts", "sh", "-c", script, name, *command]), stdout=out, stderr=out,
                                      stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})}, cwd=cwd)
