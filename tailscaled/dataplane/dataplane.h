@@ -196,7 +196,7 @@ class DataPlane final : private wg::Output, private magicsock::Output {
     std::unique_ptr<uint8_t[]> scratch_;  // one datagram: for relays, and for segments that must wait
     Bytes staged_;
     Accounts<32> out_, in_;
-    unsigned rejects_left_ = 0;
+    unsigned rejects_left_ = 0;  // filled at the end of each batch
     Counters counters_;
 };
 
