@@ -541,13 +541,17 @@ TEST_F(RouterKernel, CleanupAfterACrashLeavesNoTrace) {
 }
 
 TEST_F(RouterKernel, CleanupRemovesWhatTheOriginalsNftablesModeLeft) {
-    // As `nft -f` would load the remains; iptables prints interface prefixes with a plus sign.
-    output({"nft", "-f", "-"},
-           "table ip filter {\n"
-           " chain INPUT { type filter hook input priority 0; policy accept; counter jump ts-input\n }\n"
-           " chain ts-input { iifname \"tailscale0*\" counter accept\n }\n"
-           "}\n");
-    ASSERT_NE(saved("iptables-save"), "");
+    // As that mode really loads it.
+    EXPECT_EQ(output({"nft", "-f", "-"},
+                     "table ip filter {\n"
+                     " chain INPUT { type filter hook input priority 0; policy accept; counter jump ts-input; }\n"
+                     " chain ts-input { iifname \"tailscale0*\" counter accept; }\n"
+                     "}\n"
+                     "table ip6 mangle {\n"
+                     " chain PREROUTING { type filter hook prerouting priority -150; policy accept;\n"
+                     "  ct state established,related ct mark & 0x00ff0000 != 0 meta mark set ct mark & 0x00ff0000; }\n"
+                     "}\n"),
+              "");
     tun_.reset();
     EXPECT_TRUE(cleanup("tailscale0"));
     EXPECT_EQ(fingerprint(), before_);

@@ -56,6 +56,7 @@ Result<std::unique_ptr<Router>> Router::start(const std::string& tun_name) {
         router->tables_known_ = true;
     }
     TRY_ASSIGN(const HostState host, router->read_host());
+    for (const std::string& text : router->problems_) log::info("router: {}", text);
     router->can_.iptables = host.iptables.has_value();
     router->can_.ip6tables = host.ip6tables.has_value();
     const Ipv6Support v6 = detect_ipv6(tun_name);
@@ -150,7 +151,9 @@ Status Router::stop() {
     nothing.own_addrs = own_addrs_;
     Status done = execute(netlink_, host.tun_index, plan(host, nothing, tun_name_));
     if (tables_known_) {
-        const Status tables = delete_new_empty_tables(tables_before_);
+        // Tables that a client brought which has left meanwhile are nobody's now.
+        const bool orphans = foreign_at_start_ && !foreign;
+        const Status tables = orphans ? delete_tables_we_used(host) : delete_new_empty_tables(tables_before_);
         if (done) done = tables;
     }
     const bool restore_mark = changed_src_valid_mark_ && (!foreign || foreign_at_start_);

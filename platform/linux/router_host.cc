@@ -11,6 +11,7 @@
 #include "platform/linux/nft_tables.h"
 #include "platform/linux/router.h"
 #include "platform/linux/run_command.h"
+#include "platform/linux/sysctl.h"
 
 namespace mesh::platform {
 namespace {
@@ -70,10 +71,15 @@ Status execute_one(Netlink& netlink, int tun_index, const Operation& op) {
     return {};
 }
 
-// ---- hosts with nft alone: chains that the original client's nftables mode left ----
+// ---- what the original client's nftables mode left, where iptables is absent or does not see it ----
 
 bool is_our_chain(std::string_view name) {
     return name == "ts-input" || name == "ts-forward" || name == "ts-postrouting";
+}
+
+bool is_connmark(std::string_view table, std::string_view rule) {
+    return table.ends_with("mangle") && (rule.ends_with("meta mark set ct mark & 0x00ff0000") ||
+                                         rule.ends_with("ct mark set meta mark & 0x00ff0000"));
 }
 
 /// From `nft -a list table FAMILY TABLE` to the commands that remove our jumps, connmark rules and chains. Lines look like
@@ -100,26 +106,30 @@ std::string nft_removal(std::string_view listing, const std::string& table) {
         }
         const size_t verb = body.rfind("jump ");
         const bool jump = verb != std::string_view::npos && is_our_chain(body.substr(verb + 5));
-        if ((jump && !is_our_chain(chain)) || body.find("ts-connmark-") != std::string_view::npos)
+        if ((jump && !is_our_chain(chain)) || is_connmark(table, body))
             jumps += fmt::format("delete rule {} {} handle {}\n", table, chain, number);
     }
     return jumps + chains;
 }
 
-Status remove_by_nft() {
+std::string table_name(const NftTable& t) { return (t.v6 ? "ip6 " : "ip ") + t.name; }
+
+/// Appends the tables that it changed to `changed`.
+Status remove_by_nft(std::vector<std::string>& changed) {
+    TRY_ASSIGN(const std::vector<NftTable> tables, list_iptables_nft_tables());
     Status first;
-    for (const char* family : {"ip", "ip6"})
-        for (const char* name : {"filter", "nat", "mangle"}) {
-            const std::string table = fmt::format("{} {}", family, name);
-            const auto listed = run_command({"nft", "-a", "list", "table", family, name});
-            if (!listed) return tl::unexpected(listed.error());
-            if (listed->exit_code != 0) continue;  // no such table
-            const std::string script = nft_removal(listed->out, table);
-            if (script.empty()) continue;
-            const auto done = run_command({"nft", "-f", "-"}, script);
-            if (done && done->exit_code != 0 && first)
-                first = fail(Code::kSystem, "nft: " + log::printable(done->err));
-        }
+    for (const NftTable& t : tables) {
+        if (t.name != "mangle" && std::none_of(t.chains.begin(), t.chains.end(), is_our_chain)) continue;
+        const auto listed = run_command({"nft", "-a", "list", "table", t.v6 ? "ip6" : "ip", t.name});
+        if (!listed) return tl::unexpected(listed.error());
+        const std::string script = nft_removal(listed->out, table_name(t));
+        if (script.empty()) continue;
+        const auto done = run_command({"nft", "-f", "-"}, script);
+        if (done && done->exit_code == 0)
+            changed.push_back(table_name(t));
+        else if (first)
+            first = fail(Code::kSystem, "nft: " + (done ? log::printable(done->err) : done.error().message()));
+    }
     return first;
 }
 
@@ -154,7 +164,7 @@ Result<HostState> read_host(Netlink& netlink, const std::string& tun_name, std::
             host.routes.insert(host.routes.end(), routes->begin(), routes->end());
     }
     host.iptables = read_iptables(false, problems);
-    host.ip6tables = read_iptables(true, problems);
+    if (read_sysctl("net/ipv6/conf/all/disable_ipv6")) host.ip6tables = read_iptables(true, problems);
     return host;
 }
 
@@ -168,6 +178,15 @@ Status execute(Netlink& netlink, int tun_index, const std::vector<Operation>& op
         if (first) first = s;
     }
     return first;
+}
+
+Status delete_tables_we_used(const HostState& host, const std::vector<std::string>& also) {
+    TRY_ASSIGN(std::vector<NftTable> others, list_iptables_nft_tables());
+    std::erase_if(others, [&](const NftTable& t) {
+        return mentions_us(t.v6 ? host.ip6tables : host.iptables, t.name) ||
+               std::find(also.begin(), also.end(), table_name(t)) != also.end();
+    });
+    return delete_new_empty_tables(others);
 }
 
 Result<size_t> remove_leftovers(Netlink& netlink, const std::string& tun_name) {
@@ -186,15 +205,11 @@ Result<size_t> remove_leftovers(Netlink& netlink, const std::string& tun_name) {
     nothing.own_addrs.clear();
     const auto operations = plan(host, nothing, tun_name);
     Status done = execute(netlink, host.tun_index, operations);
-    if (!foreign && !host.iptables && !find_program("nft").empty()) {
-        const Status nft = remove_by_nft();
+    if (!foreign) {
+        std::vector<std::string> changed;
+        const Status nft = find_program("nft").empty() ? Status() : remove_by_nft(changed);
         if (done) done = nft;
-    }
-    // Only tables that held something of ours are suspects; what was empty before we came cannot be told any more, and an
-    // empty chain with policy accept does nothing.
-    if (auto tables = list_iptables_nft_tables()) {
-        std::erase_if(*tables, [&](const NftTable& t) { return mentions_us(t.v6 ? host.ip6tables : host.iptables, t.name); });
-        const Status emptied = delete_new_empty_tables(*tables);
+        const Status emptied = delete_tables_we_used(host, changed);
         if (done) done = emptied;
     }
     TRY(done);

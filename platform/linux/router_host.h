@@ -18,6 +18,11 @@ namespace mesh::platform {
 /// Carries out in order and goes on after failures; returns the first error.
 Status execute(Netlink& netlink, int tun_index, const std::vector<Operation>& operations);
 
+/// Deletes empty tables and base chains of iptables-nft in which `host` had something of ours, or that are named in
+/// `also` ("ip filter"). What was empty before we
+/// came cannot be told any more, and an empty chain with policy accept does nothing.
+Status delete_tables_we_used(const HostState& host, const std::vector<std::string>& also = {});
+
 /// Removes what is ours of an earlier run, except what a living foreigner shares. Empty tables that our chains had
 /// caused go as well. Returns the number of operations.
 Result<size_t> remove_leftovers(Netlink& netlink, const std::string& tun_name);
