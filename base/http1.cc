@@ -150,7 +150,12 @@ Result<size_t> Parser::feed(ByteSpan bytes) {
 
 Status Parser::feed_eof() {
     boost::system::error_code ec;
-    state_->with([&](auto& p) { p.put_eof(ec); });
+    // Beast asserts that there was a first byte.
+    const bool started = state_->with([&](auto& p) {
+        if (p.got_some()) p.put_eof(ec);
+        return p.got_some();
+    });
+    if (!started) return fail(Code::kUnavailable, "connection closed before an HTTP message");
     if (ec) return fail(Code::kInvalid, "connection closed in the middle of an HTTP message");
     return {};
 }

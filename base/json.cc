@@ -176,7 +176,7 @@ std::optional<WallTime> parse_time(std::string_view text) {
     if (std::sscanf(z.c_str(), "%4d-%2d-%2dT%2d:%2d:%2d%n", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &tm.tm_hour,
                     &tm.tm_min, &tm.tm_sec, &consumed) != 6)
         return std::nullopt;
-    if (tm.tm_year <= 1) return WallTime{};
+    if (tm.tm_year < 1700) return WallTime{};  // year 1 is Go's "never"; nanoseconds since 1970 do not reach much further
     if (tm.tm_year > 2260 || tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_mday < 1 || tm.tm_mday > 31) return std::nullopt;
     tm.tm_year -= 1900;
     tm.tm_mon -= 1;

@@ -41,6 +41,7 @@ void SeededRandom::fill(std::span<uint8_t> out) {
     uint8_t nonce[crypto_stream_chacha20_NONCEBYTES] = {};
     std::memcpy(nonce, &block_, sizeof block_);
     ++block_;
+    if (out.empty()) return;
     crypto_stream_chacha20(out.data(), out.size(), nonce, key_);
 }
 
