@@ -19,7 +19,7 @@ Bits bits_of(const Addr& a) {
 
 Addr addr_of(const Bits& b, bool v4) { return v4 ? Addr::v4_bytes(b.data()) : Addr::v6_bytes(b.data(), false); }
 
-bool bit(const Bits& b, unsigned i) { return (b[i / 8] >> (7 - i % 8)) & 1U; }
+bool bit(const Bits& b, unsigned i) { return ((b[i / 8] >> (7 - i % 8)) & 1) != 0; }
 void set_bit(Bits& b, unsigned i, bool on) {
     const auto mask = static_cast<uint8_t>(0x80U >> (i % 8));
     b[i / 8] = static_cast<uint8_t>(on ? b[i / 8] | mask : b[i / 8] & ~mask);
