@@ -140,6 +140,7 @@ TEST_F(HttpClientTest, SaysWhatIsWrongWithTheAddress) {
     q.url = "ftp://127.0.0.1/x";
     EXPECT_THAT(error(run(q)), HasSubstr("not an http or https URL"));
     q.url = "http://nowhere.invalid/x";
+    q.timeout = milliseconds(100);
     EXPECT_THAT(error(run(q)), HasSubstr("look up nowhere.invalid"));
 }
 

@@ -53,7 +53,7 @@ class DialInProgress final : public Dial, ByteStream::Listener {
             return;
         }
         Resolver::Options look;
-        look.timeout = options_.timeout;
+        look.timeout = options_.timeout * 9 / 10;  // its words say more than our own time-out
         if (options_.family == DialOptions::Family::kOnlyV4) look.want = Resolver::Want::kV4;
         if (options_.family == DialOptions::Family::kOnlyV6) look.want = Resolver::Want::kV6;
         lookup_ = resolver.resolve(host_, look, [this](Result<std::vector<Addr>> found) {

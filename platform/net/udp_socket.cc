@@ -103,6 +103,7 @@ Result<std::unique_ptr<UdpSocket>> UdpSocket::open(const Options& options) {
     const char* name = v4 ? "udp4" : "udp6";
     s->family_ = options.family;
     s->protect_ = options.protect;
+    s->sendmmsg_ = options.sendmmsg != nullptr ? options.sendmmsg : ::sendmmsg;
     s->fd_ = UniqueFd(::socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_UDP));
     const int fd = s->fd_.get();
     if (fd < 0) return fail_errno(std::string(name) + ": open socket", errno);
@@ -328,7 +329,7 @@ void UdpSocket::flush_messages(size_t count) {
     }
     size_t sent = 0;
     while (sent < count) {
-        const int n = ::sendmmsg(fd_.get(), b.tx.data() + sent, static_cast<unsigned>(count - sent), MSG_DONTWAIT);
+        const int n = sendmmsg_(fd_.get(), b.tx.data() + sent, static_cast<unsigned>(count - sent), MSG_DONTWAIT);
         if (n > 0) {
             for (size_t i = sent; i < sent + static_cast<size_t>(n); ++i) {
                 counters_.tx_datagrams += b.tx_message[i].segments;

@@ -3,6 +3,8 @@
 /// A UDP socket that reads and writes in batches: recvmmsg with UDP_GRO, sendmmsg with UDP_SEGMENT. It knows nothing of
 /// what the datagrams mean. No allocation per datagram. TS_DEBUG_DISABLE_UDP_GSO / _GRO turn the offloads off.
 
+#include <sys/socket.h>
+
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -26,6 +28,8 @@ class UdpSocket {
         Protect protect = Protect::kYes;
         /// Bulk sockets get 7 MiB kernel buffers, offloads and 512 KiB to read into; small ones 64 KiB and no offloads.
         bool bulk = true;
+        /// nullptr = the system's. Tests put a network card without checksums, or a full buffer, in its place.
+        int (*sendmmsg)(int, mmsghdr*, unsigned, int) = nullptr;
     };
     /// Must outlive the socket.
     class Listener {
@@ -88,6 +92,7 @@ class UdpSocket {
     bool gro_ = false;
     Protect protect_ = Protect::kNo;
     bool waited_ = false;
+    int (*sendmmsg_)(int, mmsghdr*, unsigned, int) = nullptr;
     Counters counters_;
     Listener* listener_ = nullptr;
     std::unique_ptr<Buffers> buffers_;

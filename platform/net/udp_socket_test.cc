@@ -33,12 +33,16 @@ struct Sink : UdpSocket::Listener {
     void on_send_error(const Endpoint& to, int err) override { errors.emplace_back(to, err); }
 };
 
-std::unique_ptr<UdpSocket> open_local(Addr::Family family = Addr::Family::kV4, bool bulk = true) {
+using Sendmmsg = int (*)(int, mmsghdr*, unsigned, int);
+
+std::unique_ptr<UdpSocket> open_local(Addr::Family family = Addr::Family::kV4, bool bulk = true,
+                                      Sendmmsg sendmmsg = nullptr) {
     UdpSocket::Options o;
     o.family = family;
     o.bind_addr = family == Addr::Family::kV4 ? Addr::v4(127, 0, 0, 1) : *Addr::parse("::1");
     o.protect = Protect::kNo;
     o.bulk = bulk;
+    o.sendmmsg = sendmmsg;
     auto s = UdpSocket::open(o);
     EXPECT_TRUE(s.has_value()) << (s ? "" : s.error().message());
     return s ? std::move(*s) : nullptr;
@@ -164,6 +168,65 @@ TEST(UdpSocket, ReportsEveryFailingEndpointAndSendsTheRest) {
     EXPECT_EQ(errors.errors[0].first, v6);
     EXPECT_EQ(errors.errors[1].first, port_zero);
     EXPECT_EQ(a->counters().tx_errors, 2U);
+}
+
+int refuse_segments(int fd, mmsghdr* messages, unsigned count, int flags, int err) {
+    unsigned plain = 0;
+    while (plain < count && messages[plain].msg_hdr.msg_controllen == 0) ++plain;
+    if (plain > 0) return ::sendmmsg(fd, messages, plain, flags);
+    errno = err;
+    return -1;
+}
+
+/// Two batches of several messages each; every datagram must arrive.
+void send_two_batches(UdpSocket& a) {
+    Loop loop;
+    auto b = open_local();
+    Sink sink;
+    b->attach(loop, sink);
+    const Bytes x = pattern(10 * 1000 + 1, 1), y = pattern(500, 2);
+    const Endpoint to = b->local_endpoint();
+    const UdpSend batch[] = {{to, y, 0}, {to, x, 1000}, {to, y, 0}};
+    a.send(batch);
+    a.send(batch);
+    ASSERT_TRUE(turn_until(loop, [&] { return sink.datagrams.size() == 26; }));
+    EXPECT_EQ(a.counters().tx_datagrams, 26U);
+    EXPECT_EQ(a.counters().tx_errors, 0U);
+}
+
+TEST(UdpSocket, TurnsSegmentationOffForGoodOnAnInputOutputErrorAndLosesNothing) {
+    auto a = open_local(Addr::Family::kV4, true,
+                        [](int fd, mmsghdr* m, unsigned n, int f) { return refuse_segments(fd, m, n, f, EIO); });
+    if (!a->gso()) GTEST_SKIP() << "kernel without UDP_SEGMENT";
+    send_two_batches(*a);
+    EXPECT_FALSE(a->gso());
+    EXPECT_EQ(a->counters().gso_turned_off, 1U);
+}
+
+TEST(UdpSocket, SendsOneByOneWhatIsTooLargeForThePathAndKeepsSegmentation) {
+    auto a = open_local(Addr::Family::kV4, true,
+                        [](int fd, mmsghdr* m, unsigned n, int f) { return refuse_segments(fd, m, n, f, EMSGSIZE); });
+    if (!a->gso()) GTEST_SKIP() << "kernel without UDP_SEGMENT";
+    send_two_batches(*a);
+    EXPECT_TRUE(a->gso());
+}
+
+TEST(UdpSocket, GoesOnWhereAPartialSendStopped) {
+    auto a = open_local(Addr::Family::kV4, true,
+                        [](int fd, mmsghdr* m, unsigned, int f) { return ::sendmmsg(fd, m, 1, f); });
+    send_two_batches(*a);
+}
+
+TEST(UdpSocket, DropsAndCountsWhenTheKernelsBufferStaysFull) {
+    auto a = open_local(Addr::Family::kV4, true, [](int, mmsghdr*, unsigned, int) {
+        errno = EAGAIN;
+        return -1;
+    });
+    const Bytes y = pattern(500, 2);
+    const UdpSend batch[] = {{{Addr::v4(127, 0, 0, 1), 9}, y, 0}, {{Addr::v4(127, 0, 0, 1), 10}, y, 0}};
+    a->send(batch);
+    EXPECT_EQ(a->counters().tx_full, 2U);
+    EXPECT_EQ(a->counters().tx_datagrams, 0U);
 }
 
 TEST(UdpSocket, TakesAnotherPortWhenTheWantedOneIsTaken) {
