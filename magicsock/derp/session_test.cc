@@ -184,6 +184,53 @@ TEST(DerpSession, ServerStreamGivesTheSameEventsAtEverySplit) {
     }
 }
 
+// What a derper v1.102.5 sent to the client of this key: ServerKey, ServerInfo, then a packet, the answer to our ping,
+// and "not here" for a disco packet to an unknown key.
+constexpr std::string_view kRecordedClientKey =
+    "privkey:804f194ef80e8bf95d986e880d1a82a3bf16cbd69755314bbdf67b9b459fbb51";
+constexpr std::string_view kRecordedHead =
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: DERP\r\nConnection: Upgrade\r\nDerp-Version: 2\r\nDerp-Public-Key: "
+    "cdf97c74b65db6d5a16a035b1f52ef7459c332111ab735c5f1b4d3f74d0d1e1d\r\n\r\n";
+constexpr std::string_view kRecordedFrames =
+    "010000002844455250f09f9491cdf97c74b65db6d5a16a035b1f52ef7459c332111ab735c5f1b4d3f74d0d1e1d0300000035"
+    "33592254acee4ae944f2e8184e0824a0e76a28cd9cb79f140d92d9101cb9f26cb36dabed74f3ffaae3a2ef5f11bb6499f260"
+    "dfa6eb0500000034f9c0c2196e3a43176b4ba0d35caec98109c25fd2619dc5c9e29258fb3fa8ef2c77777777777777777777"
+    "7777777777777777777713000000088ff448c791b14523080000002109090909090909090909090909090909090909090909"
+    "0909090909090909090901";
+
+TEST(DerpSession, RecordedStreamOfARealServerReadsTheSameAtEverySplit) {
+    Bytes stream = to_bytes(as_bytes(kRecordedHead));
+    Bytes frames(kRecordedFrames.size() / 2);
+    ASSERT_TRUE(hex_decode(kRecordedFrames, frames));
+    stream.insert(stream.end(), frames.begin(), frames.end());
+    for (size_t cut = 0; cut <= stream.size(); ++cut) {
+        SeededRandom random(1);
+        ClientSession client(random, {.node_key = *NodePrivate::parse(kRecordedClientKey)});
+        const Time now{1};
+        client.start({.host = "127.0.0.1"}, now);
+        std::vector<Event> events;
+        std::vector<Bytes> packets;
+        const auto feed = [&](ByteSpan bytes) {
+            client.feed(bytes, now);
+            while (const Event* e = client.next_event(now)) {
+                events.push_back(*e);
+                packets.push_back(to_bytes(e->packet));
+            }
+        };
+        feed(ByteSpan(stream).first(cut));
+        feed(ByteSpan(stream).subspan(cut));
+        ASSERT_EQ(events.size(), 3U) << cut;  // the pong answers a ping this session never sent
+        EXPECT_EQ(events[0].kind, Kind::kConnected);
+        EXPECT_EQ(events[0].server_info.version, 2);
+        EXPECT_EQ(hex_encode(client.server_key().bytes()),
+                  "cdf97c74b65db6d5a16a035b1f52ef7459c332111ab735c5f1b4d3f74d0d1e1d");
+        EXPECT_EQ(events[1].kind, Kind::kPacket);
+        EXPECT_EQ(packets[1], Bytes(20, 0x77));
+        EXPECT_EQ(events[2].kind, Kind::kPeerGone);
+        EXPECT_EQ(events[2].reason, GoneReason::kNotHere);
+    }
+}
+
 TEST(DerpSession, FastStartSendsEverythingAtOnceAndSkipsTheServerKey) {
     Pair p;
     p.client.send(p.peer, Bytes(10, 1), p.now);  // queued before the connection exists
