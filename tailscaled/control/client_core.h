@@ -15,7 +15,7 @@
 #include "platform/net/dialer.h"
 #include "tailscaled/control/backoff.h"
 #include "tailscaled/control/client.h"
-#include "tailscaled/control/connection.h"
+#include "tailscaled/control/client_connection.h"
 #include "tailscaled/control/map_framing.h"
 #include "tailscaled/control/map_session.h"
 

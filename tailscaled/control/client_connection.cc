@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "tailscaled/control/connection.h"
+#include "tailscaled/control/client_connection.h"
 
 #include <fmt/format.h>
 
