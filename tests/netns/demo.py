@@ -53,19 +53,31 @@ def main():
         laptop, router = lab.node("laptop").start(), lab.node("router").start()
         print(f"    {OURS.name}/tailscaled runs on laptop and router; the web page on lanhost")
 
+        # Packets between the two homes are dropped at first, so that the relay has something to do.
+        lab.run("nat1", "iptables -I FORWARD -p udp -d 10.50.2.1 -j DROP")
+
         say("2. Both join with a pre-auth key; the router offers its LAN")
         show(router, "up", f"--login-server={lab.url}", "--auth-key=demo-key", "--accept-dns=false",
              "--advertise-routes=192.168.50.0/24")
         show(laptop, "up", f"--login-server={lab.url}", "--auth-key=demo-key", "--accept-dns=false", "--accept-routes")
         wait_for("the laptop sees the router", lambda: laptop.peer(router.ip()))
 
-        say("3. First contact goes through the relay at once; then the path becomes direct by itself")
+        say("3. A firewall between the homes drops UDP: the relay carries the first packets, and nothing is lost")
         show(laptop, "status")
-        show(laptop, "ping", "--until-direct=true", "router")
-        wait_for("a direct path", lambda: laptop.direct(router.ip()))
         show(laptop, "ping", "-c", "2", "--until-direct=false", "router")
+        run = laptop.ping_through(router.ip(), count=60)
+        wait_for("the first answer", run.answers)
 
-        say("4. A page from a host without VPN software, through the subnet route")
+        say("4. The firewall opens while packets flow (20 a second): the path becomes direct by itself")
+        lab.run("nat1", "iptables -D FORWARD -p udp -d 10.50.2.1 -j DROP")
+        start = time.monotonic()
+        wait_for("a direct path", lambda: laptop.direct(router.ip()))
+        print(f"    direct {time.monotonic() - start:.2f} s after the firewall opened")
+        show(laptop, "ping", "-c", "2", "--until-direct=false", "router")
+        run.finish()
+        print(f"    {run.count} packets sent during the change, {run.lost} lost")
+
+        say("5. A page from a host without VPN software, through the subnet route")
         wait_for("the subnet route", lambda: "192.168.50.0/24" in lab.run("laptop", "ip route show table 52", check=False).stdout)
         print(f"{DIM}laptop${OFF} curl http://192.168.50.20/")
         start = time.monotonic()
@@ -75,7 +87,7 @@ def main():
         print("    " + page.stdout.strip() + f"\n{DIM}    ({time.monotonic() - start:.2f} s){OFF}")
 
         show(laptop, "status")
-        say("5. Everything stops and leaves nothing behind")
+        say("6. Everything stops and leaves nothing behind")
         for node in (laptop, router):
             code = node.stop()
             rules = lab.run(node.space, "ip rule").stdout + lab.run(node.space, "iptables-save").stdout
