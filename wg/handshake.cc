@@ -132,7 +132,6 @@ void Device::give_up(Peer& p) {
 void Device::established(PeerState& s, Peer& p, Time now) {
     s.attempt.stop();
     drop_initiation(s);
-    s.late_rekey_done = false;
     s.timers.zero = now + kZeroKeysAfter;
     s.timers.new_handshake = Time::never();
     s.last_received = now;

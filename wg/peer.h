@@ -110,7 +110,6 @@ struct PeerState {
     Time nervous_until{};     ///< one side restarted: a dead session is likely
     uint8_t nervous_tries = 0;
     bool nervous_extended = false;
-    bool late_rekey_done = false;  ///< once per session
 
     [[nodiscard]] Time deadline() const;
 };

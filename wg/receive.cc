@@ -97,11 +97,9 @@ void Device::received_data(PeerId peer, size_t bytes, Time now) {
     }
     // Receiving only: a new session in time for the last keepalive and one retry.
     constexpr Duration kLate = kRejectAfterTime - kKeepaliveTimeout - kRekeyTimeout;
-    if (s.current && !s.late_rekey_done && s.current->role() == Role::kInitiator && s.current->age(now) >= kLate)
-        [[unlikely]] {
-        s.late_rekey_done = true;
+    if (s.current && s.current->role() == Role::kInitiator && s.current->age(now) >= kLate)
+        [[unlikely]]
         want_session(peer, *p, Attempt::Kind::kWanted, now);
-    }
 }
 
 DropReason Device::pass_gate(MutByteSpan datagram, const Source& from, Time now) {
