@@ -5,7 +5,7 @@
 namespace mesh::wg {
 
 namespace {
-constexpr uint64_t kHandshakesPerSlice = 16;  // about 3 ms of curve operations
+constexpr uint64_t kHandshakesPerSlice = 16;  // about 2 ms of curve operations
 constexpr int kPeersPerSlice = 256;
 }  // namespace
 
