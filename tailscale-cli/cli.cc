@@ -159,6 +159,7 @@ int run(const Args& words) {
         case FlagSet::Outcome::kHelp: print_out(overview()); return 0;
         case FlagSet::Outcome::kBad: print_err(flags.error() + "\n" + overview()); return 2;
     }
+    if (cli.socket.empty()) cli.socket = kDefaultSocket;
     if (version) return run_version(cli, {});
     Args rest = flags.rest();
     if (!rest.empty() && rest[0] == "help") {

@@ -38,7 +38,12 @@ int debug_prefs(const Cli& cli, const Args&) {
     print_out(api::indent_json(api::prefs_json(*prefs), "\t") + "\n");
     return 0;
 }
-int debug_derp_map(const Cli& cli, const Args&) { return print_json(cli, "GET", "derpmap"); }
+int debug_derp_map(const Cli& cli, const Args&) {
+    const auto body = cli.client().call("GET", "derpmap");
+    if (!body) return cli.fail(body.error());
+    print_out(trimmed(*body) == "null" ? "{\n\t\"Regions\": null\n}\n" : *body);
+    return 0;
+}
 int debug_netmap(const Cli& cli, const Args&) { return print_json(cli, "POST", "debug?action=current-netmap"); }
 int debug_metrics(const Cli& cli, const Args&) { return print_json(cli, "GET", "metrics"); }
 int debug_statedir(const Cli& cli, const Args&) {
@@ -121,7 +126,7 @@ int debug_localapi(const Cli& cli, const Args& args) {
     if (!r) return cli.fail(r.error());
     if (r->status / 100 != 2) print_err(fmt::format("# Response status {} {}\n", r->status, r->reason));
     print_out(r->body);
-    return 0;
+    return r->status / 100 == 2 ? 0 : cli.fail(fmt::format("{} {}", r->status, r->reason));
 }
 
 int debug_watch(const Cli& cli, const Args& args) {
@@ -134,7 +139,7 @@ int debug_watch(const Cli& cli, const Args& args) {
     flags.add("count", &count, "end after so many messages; 0 = never");
     if (const auto exit = parse_or_exit(flags, args)) return *exit;
     uint64_t mask = api::kWatchPeerChanges;
-    if (initial) mask |= api::kWatchInitialState | api::kWatchInitialPrefs | api::kWatchInitialHealth;
+    if (initial) mask |= api::kWatchInitialState | api::kWatchInitialPrefs;
     if (initial && netmap) mask |= api::kWatchInitialNetMap;
     if (!netmap) mask |= api::kWatchNoNetMap;
     auto bus = cli.client().watch(mask);

@@ -63,7 +63,8 @@ int run_get(const Cli& cli, const Args& words) {
     if (one) {
         const std::string& name = flags.rest()[0];
         if (std::find(names.begin(), names.end(), name) == names.end())
-            return cli.fail("unknown setting: " + in_quotes(name));
+            return cli.fail(
+                "unknown setting " + in_quotes(name) + "; see \"tailscale set --help\" for valid settings");
         names = {name};
     }
     const auto value = [&](const std::string& name) { return setting_value(name, *prefs, *status); };
@@ -80,7 +81,6 @@ int run_get(const Cli& cli, const Args& words) {
         std::string line;
         for (const std::string& n : names) {
             const std::string v = value(n);
-            if (v == "unset") continue;
             if (!line.empty()) line += ' ';
             line += setting_is_bool(n) && v == "true" ? "--" + n : "--" + n + "=" + (v.empty() ? "" : shell_quoted(v));
         }

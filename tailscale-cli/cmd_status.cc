@@ -236,7 +236,7 @@ int run_whoami(const Cli& cli, const Args& words) {
     const auto status = client.status(false);
     if (!status) return cli.fail(status.error());
     if (status->tailscale_ips.empty())
-        return cli.fail(fmt::format("no current Tailscale IPs; state: {}", api::state_name(status->backend_state)));
+        return cli.fail(fmt::format("no current Tailscale IP address; state: {}", api::state_name(status->backend_state)));
     const auto body = client.call("GET", "whois?proto=&addr=" + http1::percent_encode(status->tailscale_ips[0].str()));
     if (!body) return cli.fail(body.error());
     return print_whois(cli, *body, as_json);
@@ -287,7 +287,11 @@ int run_exit_node(const Cli& cli, const Args& words) {
     if (flags.rest()[0] == "list") return list_exit_nodes(cli, rest);
     if (flags.rest()[0] == "suggest") {
         const auto body = cli.client().call("GET", "suggest-exit-node");
-        if (!body) return cli.fail(body.error());
+        if (!body) {
+            ApiError e = body.error();
+            e.text = "suggest exit node: " + e.text;
+            return cli.fail(e);
+        }
         print_out("No exit node suggestion is available.\n");
         return 0;
     }

@@ -60,7 +60,7 @@ const std::vector<Setting>& settings() {
         {"advertise-exit-node", true, true, true, {PrefField::kAdvertiseRoutes}, [](const Prefs& p, S) { return bool_text(p.advertises_exit_node()); }},
         {"advertise-routes", false, true, true, {PrefField::kAdvertiseRoutes}, [](const Prefs& p, S) { return joined(p.subnet_routes()); }},
         {"advertise-tags", false, true, false, {PrefField::kAdvertiseTags}, [](const Prefs& p, S) { return p.advertise_tags ? joined(*p.advertise_tags) : ""; }},
-        {"auto-update", true, false, true, {PrefField::kAutoUpdateApply}, [](const Prefs& p, S) { return p.auto_update_apply ? bool_text(*p.auto_update_apply) : "unset"; }},
+        {"auto-update", true, false, true, {PrefField::kAutoUpdateApply}, [](const Prefs& p, S) { return bool_text(p.auto_update_apply.value_or(false)); }},
         {"exit-node", false, true, true, {PrefField::kExitNodeId, PrefField::kExitNodeIp, PrefField::kAutoExitNode}, exit_node_text},
         {"exit-node-allow-lan-access", true, true, true, {PrefField::kExitNodeAllowLanAccess}, [](const Prefs& p, S) { return bool_text(p.exit_node_allow_lan_access); }},
         {"hostname", false, true, true, {PrefField::kHostname}, [](const Prefs& p, S) { return p.hostname; }},
@@ -148,6 +148,10 @@ Status set_exit_node(Prefs& prefs, const std::string& text, const api::DaemonSta
         prefs.exit_node_ip = ip;
         return {};
     }
+    if (status.backend_state != api::State::kRunning)
+        return fail(Code::kInvalid,
+                    "cannot resolve exit node by hostname while Tailscale is starting up; please use its Tailscale "
+                    "IP address instead");
     std::vector<const api::PeerStatus*> matches;
     for (const api::PeerStatus* p : sorted_peers(status)) {
         std::string fqdn = p->dns_name;
@@ -402,7 +406,6 @@ Result<BuiltEdit> edit_from_set(const SettingArgs& a, const FlagSet& flags, cons
     p.posture_checking = a.report_posture;
     p.remote_config = a.remote_config;
     if (flags.given("sync")) p.sync = a.sync;
-    TRY(check_hostname(a.hostname));
     if (flags.given("netfilter-mode")) {
         TRY_ASSIGN(const std::optional<std::string> warning, set_netfilter(p, a.netfilter_mode));
         if (warning) out.warnings.push_back(*warning);

@@ -77,7 +77,9 @@ class Backend {
     /// Applies the change and returns the new prefs. An error is answered as 400 {"Error":"…"}.
     virtual Result<api::Prefs> edit_prefs(const api::MaskedPrefs& change, const Caller& caller) = 0;
     virtual Status check_prefs(const api::Prefs& prefs) = 0;
-    /// Takes over update_prefs, remembers the auth key, (re)starts the control connection. 204 on success.
+    /// Takes over update_prefs, remembers the auth key, (re)starts the control connection. 204 on success. The state
+    /// must then come on the bus even if it has not changed: clients wait for "Running" without having seen it before.
+    /// After a new login SelfChange must come too: `up --force-reauth` waits for a new key.
     virtual Status start(const api::StartOptions& options, const Caller& caller) = 0;
     /// Begins or continues a login; a URL arrives on the bus. Must use an auth key given to start() before.
     virtual Status login_interactive(const Caller& caller) = 0;
