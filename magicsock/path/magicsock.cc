@@ -12,6 +12,8 @@ namespace {
 
 constexpr size_t kMaxSourcesPerPeer = 16;
 constexpr PeerId kMaxPeerId = 1 << 20;
+// At most so often is the network measured because paths die.
+constexpr Duration kNetcheckAfterSilence = seconds(5);
 // Foreign WireGuard peers: how long an address is kept after something came from it, and after a mere guess.
 constexpr Duration kFixedAfterReceive = seconds(5);
 constexpr Duration kFixedAfterChoice = seconds(1);
@@ -288,7 +290,7 @@ void Magicsock::wg_received(PeerId peer, const Source& source, Time now) {
         p->fixed_until = now + kFixedAfterReceive;
         return;
     }
-    if (p->paths) p->paths->note_received(source.by_derp() ? Endpoint{} : source.udp, now);
+    if (p->paths && p->paths->note_received(source.by_derp() ? Endpoint{} : source.udp, now)) rearm(*p);
 }
 
 // A first packet may be what gives a path to a peer whose home is not known.
@@ -361,8 +363,12 @@ void Magicsock::carry_out(Peer& p, Todo& todo, Time now) {
         if (!path.empty()) p.path_wanted = false;
         out_.path_changed(p.id, path, now);
     }
+    const bool check = todo.check_network;
     todo.clear();
     rearm(p);
+    // The endpoints that we advertise may be void. What they become goes out with refresh_endpoints().
+    if (check && derp_map_ && network_.up && !netcheck_.running())
+        restun_at_ = min(restun_at_, max(now, last_netcheck_ + kNetcheckAfterSilence));
 }
 
 bool Magicsock::send_disco(Peer& p, const disco::Message& m, const Source& to) {

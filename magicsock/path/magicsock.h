@@ -42,7 +42,7 @@ class Output {
     virtual void send_udp(const Endpoint& to, ByteSpan datagram) = 0;
     /// Disco by relay, connecting to it if need be. False if that cannot be tried (unknown region, queue full).
     virtual bool send_derp(int region, const NodePublic& to, ByteSpan datagram) = 0;
-    /// The peer's path appeared, moved, or won or lost trust. `path` as the next path_for_send would give it.
+    /// The path of a peer in use appeared, moved, or won or lost trust. `path` as the next path_for_send would give it.
     virtual void path_changed(PeerId peer, const Path& path, Time now) = 0;
     /// The peer proved to be alive under its current disco key for the first time since that key was set.
     virtual void disco_alive(PeerId /*peer*/, Time /*now*/) {}

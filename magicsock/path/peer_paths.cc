@@ -174,9 +174,22 @@ bool PeerPaths::note_sent(Time now, Todo& todo) {
     return moved;
 }
 
-void PeerPaths::note_received(const Endpoint& from, Time now) {
+bool PeerPaths::note_received(const Endpoint& from, Time now) {
     last_heard_ = now;
-    if (from.is_valid() && from == best_.ep) note_answer(now);
+    if (!from.is_valid()) return suspect(now);
+    if (from == best_.ep) note_answer(now);
+    return false;
+}
+
+// The end of rule 5. Shortly after a switch to the direct path, late data by the relay is no sign of anything.
+bool PeerPaths::suspect(Time now) {
+    if (!trusted(now) || now - last_answer_ < kSilenceProbe) return false;
+    const Duration grace = std::clamp(best_.latency * 3, milliseconds(300), seconds(1));
+    const Time since = now - (kSilenceLeave - grace);
+    if (!unanswered_since_.is_zero() && unanswered_since_ <= since) return false;
+    unanswered_since_ = since;
+    next_silence_probe_ = now;
+    return true;
 }
 
 void PeerPaths::note_unanswered(Time now) {
@@ -185,7 +198,10 @@ void PeerPaths::note_unanswered(Time now) {
     next_silence_probe_ = now + kSilenceProbe;
 }
 
-void PeerPaths::note_answer(Time) { unanswered_since_ = {}; }
+void PeerPaths::note_answer(Time now) {
+    unanswered_since_ = {};
+    last_answer_ = now;
+}
 
 // ---- disco
 
@@ -244,7 +260,7 @@ void PeerPaths::set_best(const ScoredAddr& a, Time now, Todo& todo) {
     best_ = a;
     trust_until_ = now + kTrustAfterPong;
     trust_told_ = true;
-    unanswered_since_ = {};
+    note_answer(now);
     burst_step_ = kNoBurst;
     note(PathEvent::Kind::kNowUsing, now, a.ep, a.latency);
     todo.path_changed = true;
@@ -388,6 +404,8 @@ void PeerPaths::handle_timeout(Time now, Todo& todo) {
     if (now >= heartbeat_at_) heartbeat(now, todo);
     run_burst(now, todo);
     if (now >= backlog_at_) probe_due(now, todo);
+    // Nobody uses the path: its slow end is no news, and news would wake up those who hear it.
+    if (!active(now)) todo.path_changed = todo.check_network = false;
 }
 
 void PeerPaths::expire_outstanding(Time now, Todo& todo) {
@@ -421,7 +439,7 @@ void PeerPaths::leave(Time now, Todo& todo) {
     trust_until_ = now;
     trust_told_ = false;
     unanswered_since_ = {};
-    todo.path_changed = true;
+    todo.path_changed = todo.check_network = true;
     force_all();
     round(now, Ask::kCallMeMaybe, todo);
     if (now - last_call_me_maybe_ >= seconds(1)) todo.call_me_maybe = true;  // something changed at one of us

@@ -19,7 +19,9 @@
 ///  5. Silence. From the first send or ping that nothing from the best address has answered since, one second may pass;
 ///     then it is pinged four times in 0.75 s, and after 2 s without an answer trust ends: data goes both ways and a full
 ///     round starts. Only what comes from the best address counts as an answer, so a path that is dead in one
-///     direction is noticed too, and a healthy path with one-way traffic stays, because its pongs count.
+///     direction is noticed too, and a healthy path with one-way traffic stays, because its pongs count. Data by the
+///     relay says that the peer has no trust: if the best address was silent for a second by then, it is pinged at
+///     once and has only three round trips (0.3 to 1 s) left. A death makes the owner look after our own NAT.
 ///  6. Candidates live while the network map lists them, until a CallMeMaybe omits those that an earlier one brought, or
 ///     45 s after the last ping or pong if learnt from a ping. There are at most 48.
 ///  7. At most 20 pings per second leave; the rest of a round follows in the next second.
@@ -64,12 +66,13 @@ struct Todo {
     };
     std::vector<Probe> probes;
     bool call_me_maybe = false;
-    bool path_changed = false;
+    bool path_changed = false;  ///< always set if check_network is
+    bool check_network = false; ///< a proven path died: our own NAT may have lost its memory
 
     [[nodiscard]] bool empty() const { return probes.empty() && !call_me_maybe && !path_changed; }
     void clear() {
         probes.clear();
-        call_me_maybe = path_changed = false;
+        call_me_maybe = path_changed = check_network = false;
     }
 };
 
@@ -86,8 +89,8 @@ class PeerPaths {
     [[nodiscard]] const Endpoint& best() const { return best_.ep; }
     /// A datagram goes to the peer now. Returns true if the deadline may have moved.
     bool note_sent(Time now, Todo& todo);
-    /// Authenticated data came from this endpoint; an invalid one stands for a relay.
-    void note_received(const Endpoint& from, Time now);
+    /// Authenticated data came from this endpoint; an invalid one stands for a relay. Returns as note_sent does.
+    bool note_received(const Endpoint& from, Time now);
 
     // ---- disco
     /// A valid ping came from there. False: a repetition, not to be answered again.
@@ -154,6 +157,7 @@ class PeerPaths {
     void lose_best(PathEvent::Kind why, Time now, Todo& todo);
     void note_unanswered(Time now);
     void note_answer(Time now);
+    bool suspect(Time now);
     void watch_silence(Time now, Todo& todo);
     void leave(Time now, Todo& todo);
     void heartbeat(Time now, Todo& todo);
@@ -172,6 +176,7 @@ class PeerPaths {
     bool trust_told_ = false;   // the owner knows of this trust
     Time last_send_, last_heard_, last_disco_;
     Time unanswered_since_;     // rule 5; zero: nothing is waited for
+    Time last_answer_;          // from the best address
     Time next_silence_probe_;
     Time heartbeat_at_ = Time::never();
     Time last_round_, next_round_;

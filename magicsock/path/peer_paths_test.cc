@@ -314,6 +314,39 @@ TEST(PeerPaths, DataFromAnotherAddressDoesNotExcuseASilentBest) {
     EXPECT_FALSE(b.paths.trusted(b.now));
 }
 
+TEST(PeerPaths, DataByTheRelayHastensTheJudgementOfASilentPath) {
+    Bench b;
+    b.candidates(1);
+    b.prove(1, milliseconds(50));
+    b.advance(milliseconds(900));
+    b.paths.note_received(Endpoint{}, b.now);
+    EXPECT_EQ(b.pings_to(ep(1)), 0U) << "late packets of the relay mean nothing";
+    b.advance(milliseconds(200));
+    const Time noticed = b.now;
+    for (int i = 0; i < 10 && b.paths.trusted(b.now); ++i) {
+        b.send();
+        EXPECT_EQ(b.paths.note_received(Endpoint{}, b.now), i == 0);
+        b.advance(milliseconds(100));
+    }
+    EXPECT_FALSE(b.paths.trusted(b.now));
+    EXPECT_LE((b.now - noticed).millis(), 400);
+    EXPECT_GE(b.pings_to(ep(1)), 2U);
+}
+
+TEST(PeerPaths, DataByTheRelayOnAHealthyPathCostsAPingPerSecondAndNoTrust) {
+    Bench b;
+    b.candidates(1);
+    b.prove(1, milliseconds(50));
+    b.auto_pong = true;
+    for (int i = 0; i < 100; ++i) {
+        b.send();
+        b.paths.note_received(Endpoint{}, b.now);
+        b.advance(milliseconds(100));
+        ASSERT_TRUE(b.paths.trusted(b.now));
+    }
+    EXPECT_LE(b.pings_to(ep(1)), 15U);
+}
+
 TEST(PeerPaths, AnUntrustedBestIsGivenUpWhenItsPingsTimeOut) {
     Bench b;
     b.candidates(1);

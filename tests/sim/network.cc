@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "tests/sim/network.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "magicsock/stun/stun.h"
+
+namespace mesh::sim {
+namespace {
+
+constexpr Duration kLanDelay = microseconds(300);
+constexpr Duration kRelayDelay = milliseconds(2);  // between the core and a relay
+constexpr size_t kDerpWaiting = 64;
+constexpr int kStunOnly = -1;
+
+// What a datagram is, for people.
+const char* kind_of(ByteSpan d) {
+    if (d.size() >= 6 && d[0] == 'T' && d[1] == 'S') {
+        switch (d.size()) {
+            case 124: return "disco ping";
+            case 110: return "disco pong";
+            default: return "disco";
+        }
+    }
+    if (stun::looks_like_stun(d)) return "stun";
+    if (d.size() < 4) return "short";
+    switch (d[0]) {
+        case 1: return "wg initiation";
+        case 2: return "wg response";
+        case 3: return "wg cookie";
+        case 4: return d.size() == 32 ? "wg keepalive" : "wg data";
+        default: return "unknown";
+    }
+}
+
+}  // namespace
+
+void Network::run_next() {
+    Event e = queue_.top();
+    queue_.pop();
+    now_ = max(now_, e.at);
+    e.run();
+}
+
+Site& Network::add_site(NatType v4) {
+    const int n = static_cast<int>(sites_.size());
+    const Addr wan = Addr::v4(203, 0, static_cast<uint8_t>(113 + n), 1);
+    sites_.push_back(std::make_unique<Site>(n, v4, wan, random_.u64()));
+    return *sites_.back();
+}
+
+void Network::add_regions(int n) {
+    auto map = std::make_shared<derp::DerpMap>();
+    for (int id = 1; id <= n; ++id) {
+        derp::DerpNode node;
+        node.name = fmt::format("{}a", id);
+        node.region_id = id;
+        node.host_name = fmt::format("198.51.100.{}", id);
+        node.ipv4 = node.host_name;
+        node.ipv6 = "none";
+        derp::DerpRegion region;
+        region.id = id;
+        region.code = fmt::format("r{}", id);
+        region.name = region.code;
+        region.nodes = {node};
+        map->regions[id] = region;
+    }
+    map_ = map;
+}
+
+bool Network::is_server(const Addr& a) const { return a.is_v4() && Prefix{Addr::v4(198, 51, 100, 0), 24}.contains(a); }
+
+// ---- UDP
+
+bool Network::send_udp(Site& site, const Endpoint& inside, const Endpoint& to, ByteSpan datagram) {
+    ++datagrams_;
+    record("udp", inside.str(), to.str(), datagram);
+    if (const auto it = site.hosts.find(to.addr); it != site.hosts.end()) {
+        at(now_ + kLanDelay, [this, &site, inside, to, d = to_bytes(datagram)] {
+            // The host may be gone, and somebody else may have the address.
+            const auto host = site.hosts.find(to.addr);
+            if (host != site.hosts.end() && to.port == 41641) host->second->udp_arrived(d, inside);
+        });
+        return true;
+    }
+    if (to.addr.is_private()) return true;  // some other LAN's address: nobody there
+    Nat* nat = to.addr.is_v4() ? &site.v4 : site.v6.get();
+    if (nat == nullptr) return false;
+    if (const auto outside = nat->outbound(inside, to, now_)) transit(&site, *outside, to, to_bytes(datagram));
+    return true;
+}
+
+void Network::cut(int a, int b, bool dead) {
+    const std::pair<int, int> key = std::minmax(a, b);
+    if (dead)
+        cut_.insert(key);
+    else
+        cut_.erase(key);
+}
+
+// Through the core: the sender's link, then, on arrival, the receiver's.
+void Network::transit(Site* from_site, const Endpoint& from, const Endpoint& to, Bytes datagram) {
+    Duration delay = kRelayDelay;
+    int copies = 1;
+    if (from_site != nullptr) {
+        const Link& l = from_site->link;
+        delay = l.delay;
+        if (random_.below(1'000'000) < l.loss_ppm) copies = 0;
+        if (random_.below(1'000'000) < l.duplicate_ppm) ++copies;
+    }
+    const int number = from_site == nullptr ? kStunOnly : from_site->number;
+    for (int i = 0; i < copies; ++i) {
+        Duration d = delay;
+        if (from_site != nullptr && from_site->link.jitter.ns > 0)
+            d = d + microseconds(random_.below(static_cast<uint32_t>(from_site->link.jitter.ns / 1000) + 1));
+        at(now_ + d, [this, number, from, to, datagram] { arrive(number, from, to, datagram); });
+    }
+}
+
+void Network::arrive(int from_site, const Endpoint& from, const Endpoint& to, Bytes datagram) {
+    if (is_server(to.addr)) return answer_stun(from, to, datagram);
+    for (const auto& s : sites_) {
+        Nat* nat = to.addr.is_v4() ? &s->v4 : s->v6.get();
+        if (nat == nullptr) continue;
+        const bool here = nat->type().translates ? nat->wan() == to.addr : s->hosts.contains(to.addr);
+        if (!here) continue;
+        if (from_site >= 0 && cut_.contains(std::minmax(from_site, s->number))) return;
+        if (from_site == s->number) return;  // no hairpinning
+        if (random_.below(1'000'000) < s->link.loss_ppm) return;
+        Duration d = s->link.delay;
+        if (s->link.jitter.ns > 0)
+            d = d + microseconds(random_.below(static_cast<uint32_t>(s->link.jitter.ns / 1000) + 1));
+        Site* site = s.get();
+        at(now_ + d, [this, site, nat, from, to, datagram] {
+            const auto inside = nat->inbound(from, to, now_);
+            if (!inside || inside->port != 41641) return;
+            const auto it = site->hosts.find(inside->addr);
+            if (it != site->hosts.end()) it->second->udp_arrived(datagram, from);
+        });
+        return;
+    }
+}
+
+void Network::answer_stun(const Endpoint& from, const Endpoint& to, ByteSpan datagram) {
+    const auto tx = stun::decode_request(datagram);
+    if (!tx || to.port != stun::kDefaultPort) return;
+    uint8_t out[stun::kMaxResponseLen];
+    const size_t n = stun::encode_response(*tx, from, out);
+    transit(nullptr, to, from, Bytes(out, out + n));
+}
+
+// ---- relays
+
+Network::DerpConn* Network::conn(Host& host, int region) {
+    for (const auto& c : relays_[region])
+        if (c->host == &host) return c.get();
+    return nullptr;
+}
+
+void Network::derp_connect(Host& host, Site& site, int region, const NodePublic& key) {
+    if (map_->region(region) == nullptr || conn(host, region) != nullptr) return;
+    auto c = std::make_unique<DerpConn>();
+    c->host = &host;
+    c->site = &site;
+    c->key = key;
+    c->generation = ++generation_;
+    const uint64_t generation = c->generation;
+    const Time ready = now_ + (site.link.delay + kRelayDelay) * 4;
+    relays_[region].push_back(std::move(c));
+    at(ready, [this, &host, region, generation] {
+        DerpConn* up = conn(host, region);
+        if (up == nullptr || up->generation != generation) return;
+        up->up = true;
+        auto waiting = std::move(up->waiting);
+        up->waiting.clear();
+        for (auto& [to, d] : waiting) relay(*up, region, to, std::move(d));
+        host.derp_connected(region, true);
+    });
+}
+
+void Network::derp_disconnect(Host& host, int region) {
+    std::erase_if(relays_[region], [&](const auto& c) { return c->host == &host; });
+}
+
+bool Network::derp_send(Host& host, int region, const NodePublic& to, ByteSpan datagram) {
+    DerpConn* c = conn(host, region);
+    if (c == nullptr) return false;
+    ++datagrams_;
+    record("derp", short_key(c->key), fmt::format("{} {}", region, short_key(to)), datagram);
+    if (c->up) {
+        relay(*c, region, to, to_bytes(datagram));
+        return true;
+    }
+    if (c->waiting.size() >= kDerpWaiting) return false;
+    c->waiting.emplace_back(to, to_bytes(datagram));
+    return true;
+}
+
+void Network::relay(DerpConn& c, int region, const NodePublic& to, Bytes datagram) {
+    c.last_out = max(c.last_out, now_ + c.site->link.delay + kRelayDelay);
+    at(c.last_out, [this, region, to, from = c.key, host = c.host, generation = c.generation, d = std::move(datagram)] {
+        DerpConn* sender = conn(*host, region);
+        if (sender == nullptr || sender->generation != generation) return;  // broken meanwhile
+        for (const auto& r : relays_[region]) {
+            if (r->key != to || !r->up) continue;
+            r->last_in = max(r->last_in, now_ + r->site->link.delay + kRelayDelay);
+            at(r->last_in, [this, region, from, d, rhost = r->host, rgeneration = r->generation] {
+                DerpConn* receiver = conn(*rhost, region);
+                if (receiver == nullptr || receiver->generation != rgeneration) return;
+                rhost->derp_arrived(d, region, from);
+            });
+            return;
+        }
+        sender->last_in = max(sender->last_in, now_ + sender->site->link.delay + kRelayDelay);
+        at(sender->last_in, [this, region, to, host, generation] {
+            DerpConn* back = conn(*host, region);
+            if (back != nullptr && back->generation == generation) host->derp_peer_gone(region, to);
+        });
+    });
+}
+
+void Network::derp_restart(int region) {
+    auto gone = std::move(relays_[region]);
+    relays_[region].clear();
+    for (const auto& c : gone) c->host->derp_connected(region, false);
+}
+
+void Network::forget(Host& host) {
+    for (auto& [region, list] : relays_) std::erase_if(list, [&](const auto& c) { return c->host == &host; });
+    for (const auto& s : sites_) std::erase_if(s->hosts, [&](const auto& h) { return h.second == &host; });
+}
+
+// ---- trace
+
+void Network::mix(ByteSpan b) {
+    for (const uint8_t x : b) hash_ = (hash_ ^ x) * 1099511628211ULL;
+}
+
+void Network::record(const char* how, const std::string& from, const std::string& to, ByteSpan datagram) {
+    uint8_t when[8];
+    store_be64(when, static_cast<uint64_t>(now_.ns));
+    mix(when);
+    mix(as_bytes(from));
+    mix(as_bytes(to));
+    mix(datagram);
+    if (trace_) trace(fmt::format("{} {} > {} {} {}", how, from, to, datagram.size(), kind_of(datagram)));
+}
+
+void Network::trace(const std::string& line) {
+    if (trace_) trace_(fmt::format("{:.6f} {}", Duration{now_.ns - seconds(100'000).ns}.seconds(), line));
+}
+
+}  // namespace mesh::sim

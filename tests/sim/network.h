@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+/// The simulated internet: one clock, one queue of events, sites behind NATs, STUN servers, relays. Nothing here depends
+/// on anything but the seed, so a run can be repeated to the last datagram.
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <queue>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/keys.h"
+#include "base/random.h"
+#include "base/time.h"
+#include "magicsock/derp/derp_map.h"
+#include "tests/sim/nat.h"
+
+namespace mesh::sim {
+
+/// A way between a site and the core of the internet, the same both ways.
+struct Link {
+    Duration delay = milliseconds(10);
+    Duration jitter{};        ///< up to this much more per datagram; more than the spacing of datagrams reorders them
+    uint32_t loss_ppm = 0;    ///< of a million
+    uint32_t duplicate_ppm = 0;
+};
+
+/// Whoever has a socket in a site.
+class Host {
+   public:
+    virtual ~Host() = default;
+    virtual void udp_arrived(Bytes datagram, const Endpoint& from) = 0;
+    virtual void derp_arrived(Bytes datagram, int region, const NodePublic& from) = 0;
+    virtual void derp_connected(int region, bool connected) = 0;
+    virtual void derp_peer_gone(int region, const NodePublic& peer) = 0;
+};
+
+struct Site {
+    Site(int n, NatType type4, Addr wan4, uint64_t seed) : number(n), v4(type4, wan4, seed) {}
+    int number;
+    Nat v4;
+    std::unique_ptr<Nat> v6;  ///< a firewall; null: no IPv6
+    Link link;
+    std::map<Addr, Host*> hosts;  ///< by each of their addresses
+};
+
+class Network {
+   public:
+    explicit Network(uint64_t seed) : random_(seed) {}
+
+    [[nodiscard]] Time now() const { return now_; }
+    void at(Time t, std::function<void()> run) { queue_.push({t, seq_++, std::move(run)}); }
+    /// Time::never() if nothing is queued.
+    [[nodiscard]] Time next_event() const { return queue_.empty() ? Time::never() : queue_.top().at; }
+    void run_next();
+    void advance_to(Time t) { now_ = max(now_, t); }
+
+    Site& add_site(NatType v4);
+    [[nodiscard]] Site& site(int n) { return *sites_[static_cast<size_t>(n)]; }
+    [[nodiscard]] size_t sites() const { return sites_.size(); }
+    [[nodiscard]] std::shared_ptr<const derp::DerpMap> derp_map() const { return map_; }
+    /// Regions 1..n, each with one relay that answers STUN.
+    void add_regions(int n);
+
+    // ---- UDP
+    /// False: no route for that family.
+    bool send_udp(Site& site, const Endpoint& inside, const Endpoint& to, ByteSpan datagram);
+    /// Datagrams between two sites (STUN goes on) are lost while cut.
+    void cut(int a, int b, bool dead);
+
+    // ---- relays: reliable, in order, as TCP is; connecting takes two round trips
+    void derp_connect(Host& host, Site& site, int region, const NodePublic& key);
+    void derp_disconnect(Host& host, int region);
+    /// False if there is no connection, not even one under way, or its queue is full.
+    bool derp_send(Host& host, int region, const NodePublic& to, ByteSpan datagram);
+    /// The relay restarts: all its connections break.
+    void derp_restart(int region);
+    /// A host leaves: nothing reaches it any more.
+    void forget(Host& host);
+
+    // ---- trace
+    /// FNV-1a over everything that was sent, to compare two runs.
+    [[nodiscard]] uint64_t trace_hash() const { return hash_; }
+    void set_trace(std::function<void(const std::string&)> sink) { trace_ = std::move(sink); }
+    [[nodiscard]] bool tracing() const { return static_cast<bool>(trace_); }
+    void trace(const std::string& line);
+    [[nodiscard]] uint64_t datagrams() const { return datagrams_; }
+
+   private:
+    struct Event {
+        Time at;
+        uint64_t seq;
+        std::function<void()> run;
+        bool operator<(const Event& o) const { return at != o.at ? o.at < at : o.seq < seq; }
+    };
+    struct DerpConn {
+        Host* host = nullptr;
+        Site* site = nullptr;
+        NodePublic key;
+        bool up = false;
+        uint64_t generation = 0;
+        Time last_in{}, last_out{};  // keep the order
+        std::vector<std::pair<NodePublic, Bytes>> waiting;
+    };
+    void transit(Site* from_site, const Endpoint& from, const Endpoint& to, Bytes datagram);
+    void arrive(int from_site, const Endpoint& from, const Endpoint& to, Bytes datagram);
+    void answer_stun(const Endpoint& from, const Endpoint& to, ByteSpan datagram);
+    DerpConn* conn(Host& host, int region);
+    void relay(DerpConn& c, int region, const NodePublic& to, Bytes datagram);
+    void mix(ByteSpan b);
+    void record(const char* how, const std::string& from, const std::string& to, ByteSpan datagram);
+    [[nodiscard]] bool is_server(const Addr& a) const;
+
+    SeededRandom random_;
+    Time now_{seconds(100'000).ns};
+    std::priority_queue<Event> queue_;
+    uint64_t seq_ = 0;
+    std::vector<std::unique_ptr<Site>> sites_;
+    std::shared_ptr<const derp::DerpMap> map_;
+    std::set<std::pair<int, int>> cut_;
+    std::map<int, std::vector<std::unique_ptr<DerpConn>>> relays_;  // by region, in order of connecting
+    uint64_t generation_ = 0;
+    uint64_t hash_ = 14695981039346656037ULL;
+    uint64_t datagrams_ = 0;
+    std::function<void(const std::string&)> trace_;
+};
+
+}  // namespace mesh::sim

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+/// What must come out, from the kind of the two networks alone.
+
+#include "tests/sim/nat.h"
+
+namespace mesh::sim {
+
+/// Where a node sits, as far as it matters for reaching it.
+struct Place {
+    int site = 0;                      ///< nodes of one site reach each other inside
+    NatType v4 = kOpen;
+    bool has_v6 = false;
+    Depends v6_filter = Depends::kNothing;
+};
+
+/// True if two peers that probe all advertised addresses of each other, answer each probe, and probe back whatever
+/// probed them, must find a path that works in both directions; false if none can exist.
+[[nodiscard]] bool direct_path_possible(const Place& a, const Place& b);
+
+}  // namespace mesh::sim

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+
+#include "tests/sim/world.h"
+
+namespace mesh::sim {
+namespace {
+
+constexpr std::array<NatType, 9> kAll{kOpen, kFirewall, kFullCone, kEasy, kEasyRandomPort, kEasyAddress, kHard, kHardAddress, kBlocked};
+
+Scenario pair(const NatType& a, const NatType& b) {
+    Scenario s;
+    s.sites = {{.v4 = a, .link = {.delay = milliseconds(8)}}, {.v4 = b, .link = {.delay = milliseconds(12)}}};
+    s.nodes = {{.site = 0, .join = {}}, {.site = 1, .join = milliseconds(100)}};
+    s.flows = {{.from = 0, .to = 1, .start = seconds(4)}};
+    s.length = seconds(30);
+    return s;
+}
+
+void expect_good(const Scenario& s) {
+    const Outcome o = run_scenario(s);
+    for (const std::string& f : o.failures) ADD_FAILURE() << s.describe() << f;
+}
+
+TEST(Sim, SeedsHoldWhatIsPromised) {
+    const char* full = std::getenv("MESH_FULL");
+    const uint64_t last = full != nullptr && *full != '\0' ? 3000 : 60;
+    int direct = 0, relayed = 0;
+    for (uint64_t seed = 1; seed <= last; ++seed) {
+        const Scenario s = random_scenario(seed);
+        const Outcome o = run_scenario(s);
+        for (const std::string& f : o.failures) ADD_FAILURE() << s.describe() << f;
+        direct += o.direct_pairs;
+        relayed += o.relayed_pairs;
+    }
+    EXPECT_GT(direct, static_cast<int>(last) / 2) << "the scenarios must not be trivial";
+    EXPECT_GT(relayed, static_cast<int>(last) / 6);
+}
+
+TEST(Sim, EveryPairOfNatsEndsAsPredictedInBothRoles) {
+    for (const NatType& a : kAll)
+        for (const NatType& b : kAll) {
+            const Outcome o = run_scenario(pair(a, b));
+            for (const std::string& f : o.failures) ADD_FAILURE() << a.name << " to " << b.name << ": " << f;
+            EXPECT_LE(o.reached[0].first.millis(), 150) << a.name << " to " << b.name << ": first answer";
+            if (o.direct_pairs == 1) {
+                EXPECT_LE(o.reached[0].second.millis(), 250) << a.name << " to " << b.name << ": direct";
+            }
+        }
+}
+
+TEST(Sim, ThePredictionIsThatOfTheMeasuredMatrix) {
+    const auto possible = [](const NatType& a, const NatType& b) {
+        const Place x{.site = 0, .v4 = a}, y{.site = 1, .v4 = b};
+        EXPECT_EQ(direct_path_possible(x, y), direct_path_possible(y, x));
+        return direct_path_possible(x, y);
+    };
+    EXPECT_TRUE(possible(kFullCone, kHard));
+    EXPECT_TRUE(possible(kEasy, kEasy));
+    EXPECT_TRUE(possible(kEasyRandomPort, kEasyRandomPort));
+    EXPECT_TRUE(possible(kEasyAddress, kHard));
+    EXPECT_FALSE(possible(kEasy, kHard));
+    EXPECT_FALSE(possible(kHard, kHard));
+    EXPECT_FALSE(possible(kFirewall, kHard));
+    for (const NatType& n : kAll) EXPECT_FALSE(possible(n, kBlocked)) << n.name;
+    EXPECT_TRUE(direct_path_possible({.site = 3, .v4 = kHard}, {.site = 3, .v4 = kHard})) << "one LAN";
+    EXPECT_TRUE(direct_path_possible({.site = 0, .v4 = kHard, .has_v6 = true}, {.site = 1, .v4 = kHard, .has_v6 = true}));
+}
+
+TEST(Sim, TwoHardNatsUseIPv6) {
+    Scenario s = pair(kHard, kHard);
+    s.sites[0].has_v6 = s.sites[1].has_v6 = true;
+    const Outcome o = run_scenario(s);
+    EXPECT_TRUE(o.failures.empty()) << o.failures[0];
+    EXPECT_EQ(o.direct_pairs, 1);
+}
+
+TEST(Sim, PacketsFromBeforeTheNetmapAreAnsweredSoonAfterIt) {
+    Scenario s = pair(kEasy, kEasy);
+    s.flows[0].start = milliseconds(50);
+    s.nodes[1].join = seconds(2);
+    s.control_delay = seconds(1);
+    expect_good(s);
+}
+
+TEST(Sim, EachDisturbanceIsOvercomeInBothRoles) {
+    using Kind = Disturbance::Kind;
+    for (const NatType& nat : {kEasy, kEasyRandomPort, kHard})
+        for (const Kind kind : {Kind::kCut, Kind::kNatReboot, Kind::kRenumber, Kind::kRestart, Kind::kRestartNewKey, Kind::kRelayRestart})
+            for (const int who : {0, 1}) {
+                Scenario s = pair(nat, nat);
+                s.length = seconds(45);
+                s.disturbances = {{.kind = kind, .at = seconds(20), .length = seconds(3), .x = who, .y = 1 - who}};
+                if (kind == Kind::kRelayRestart) s.disturbances[0].x = who + 1;
+                expect_good(s);
+            }
+}
+
+TEST(Sim, AnIdlePairSendsNothing) {
+    Scenario s = pair(kEasy, kEasy);
+    s.flows.clear();
+    s.length = minutes(2);  // early greeting, then 45 s of heartbeats
+    const Outcome quiet = run_scenario(s);
+    s.length = minutes(60);
+    const Outcome later = run_scenario(s);
+    EXPECT_EQ(quiet.datagrams, later.datagrams);
+}
+
+TEST(Sim, TheSameSeedIsTheSameRun) {
+    for (const uint64_t seed : {3ULL, 17ULL}) {
+        std::vector<std::string> first, second;
+        const Scenario s = random_scenario(seed);
+        const Outcome a = run_scenario(s, [&](const std::string& line) { first.push_back(line); });
+        const Outcome b = run_scenario(s, [&](const std::string& line) { second.push_back(line); });
+        EXPECT_EQ(first, second);
+        EXPECT_EQ(a.trace_hash, b.trace_hash);
+        EXPECT_NE(a.trace_hash, run_scenario(random_scenario(seed + 1)).trace_hash);
+    }
+}
+
+// A judge that accepts everything would be worthless.
+TEST(Sim, FaultsAreFound) {
+    const auto says = [](const Outcome& o, const char* what) {
+        return std::any_of(o.failures.begin(), o.failures.end(), [&](const std::string& f) { return f.find(what) != std::string::npos; });
+    };
+    Scenario lost = pair(kOpen, kOpen);
+    lost.sites[0].link.loss_ppm = 1'000'000;  // no UDP at all, which the prediction does not know
+    EXPECT_TRUE(says(run_scenario(lost), "direct never"));
+
+    Scenario late = pair(kHard, kHard);
+    late.disturbances = {{.kind = Disturbance::Kind::kRestart, .at = seconds(10), .length = minutes(5), .x = 1}};
+    EXPECT_TRUE(says(run_scenario(late), "not known again"));
+
+    Scenario alone = pair(kEasy, kEasy);
+    alone.nodes[1].join = minutes(5);
+    EXPECT_TRUE(says(run_scenario(alone), "never got to know"));
+}
+
+TEST(Nat, MapsAndFiltersByItsType) {
+    const Endpoint inside = *Endpoint::parse("192.168.0.10:41641");
+    const Endpoint x = *Endpoint::parse("198.18.0.1:1"), x2 = *Endpoint::parse("198.18.0.1:2"), y = *Endpoint::parse("198.18.0.2:1");
+    const Addr wan = Addr::v4(203, 0, 113, 1);
+    const Time now{seconds(1000).ns};
+    struct Row {
+        NatType type;
+        bool same_for_port, same_for_addr;       // mapping
+        bool lets_other_port, lets_other_addr;   // filtering
+    };
+    for (const Row& r : {Row{kFullCone, true, true, true, true}, Row{kEasy, true, true, false, false}, Row{kEasyAddress, true, true, true, false},
+                         Row{kHard, false, false, false, false}, Row{kHardAddress, true, false, false, false}}) {
+        Nat nat(r.type, wan, 1);
+        const Endpoint out = *nat.outbound(inside, x, now);
+        EXPECT_EQ(out.addr, wan);
+        EXPECT_EQ(out.port == inside.port, r.type.preserves_port) << r.type.name;
+        EXPECT_EQ(nat.inbound(x, out, now), inside) << r.type.name;
+        EXPECT_EQ(nat.inbound(x2, out, now).has_value(), r.lets_other_port) << r.type.name;
+        EXPECT_EQ(nat.inbound(y, out, now).has_value(), r.lets_other_addr) << r.type.name;
+        EXPECT_EQ(nat.outbound(inside, x2, now) == out, r.same_for_port) << r.type.name;
+        EXPECT_EQ(nat.outbound(inside, y, now) == out, r.same_for_addr) << r.type.name;
+        const Endpoint other = *nat.outbound(*Endpoint::parse("192.168.0.11:41641"), x, now);
+        EXPECT_NE(other, out) << r.type.name;
+        EXPECT_FALSE(nat.inbound(x, out, now + r.type.expiry).has_value()) << r.type.name;
+        nat.reboot();
+        EXPECT_FALSE(nat.inbound(x, out, now).has_value()) << r.type.name;
+    }
+    Nat blocked(kBlocked, wan, 1);
+    EXPECT_FALSE(blocked.outbound(inside, x, now).has_value());
+    Nat firewall(kFirewall, wan, 1);
+    EXPECT_FALSE(firewall.inbound(x, inside, now).has_value());
+    EXPECT_EQ(firewall.outbound(inside, x, now), inside);
+    EXPECT_EQ(firewall.inbound(x, inside, now), inside);
+    EXPECT_EQ(Nat(kOpen, wan, 1).inbound(x, inside, now), inside);
+}
+
+}  // namespace
+}  // namespace mesh::sim
