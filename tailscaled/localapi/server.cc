@@ -2,7 +2,7 @@
 #include "tailscaled/localapi/server.h"
 
 #include <algorithm>
-#include <vector>
+#include <functional>
 
 #include "tailscaled/localapi/peer_auth.h"
 
@@ -78,36 +78,34 @@ Status Server::listen(const std::string& path) {
 
 void Server::adopt(platform::ByteStream stream) {
     const auto peer = stream.peer_credentials();
-    if (!peer) return;  // nobody can be trusted to be nobody: closed
-    make_room(peer->uid);
-    const auto of_user = static_cast<size_t>(std::count_if(connections_.begin(), connections_.end(), [&](const auto& c) {
-        return c.second->session().uid() == peer->uid;
-    }));
-    const bool privileged = peer->uid == 0 || peer->uid == options_.daemon_uid;
-    if (connections_.size() >= kMaxConnections || (!privileged && of_user >= kMaxPerUser)) return;
+    if (!peer || !make_room(peer->uid)) return;  // closes it
     const uint64_t id = next_id_++;
     auto connection = std::make_unique<Connection>(*this, id, std::move(stream), peer->uid, peer->pid);
     connection->last_used_ = loop_.now();
     connections_.emplace(id, std::move(connection));
 }
 
-void Server::make_room(uid_t uid) {
-    const auto oldest_idle = [&](bool same_user) {
-        auto best = connections_.end();
+bool Server::make_room(uid_t uid) {
+    // For each limit that is reached: the longest idle connection among those it counts goes.
+    const auto limit = [&](size_t max, const std::function<bool(uid_t)>& counts) {
+        size_t n = 0;
+        auto oldest = connections_.end();
         for (auto it = connections_.begin(); it != connections_.end(); ++it) {
-            if (!it->second->session().idle() || (same_user && it->second->session().uid() != uid)) continue;
-            if (best == connections_.end() || it->second->last_used_ < best->second->last_used_) best = it;
+            if (!counts(it->second->session().uid())) continue;
+            ++n;
+            if (!it->second->session().idle()) continue;
+            if (oldest == connections_.end() || it->second->last_used_ < oldest->second->last_used_) oldest = it;
         }
-        return best;
+        if (n < max) return true;
+        if (oldest == connections_.end()) return false;
+        connections_.erase(oldest);
+        return true;
     };
-    const auto of_user = static_cast<size_t>(std::count_if(connections_.begin(), connections_.end(), [&](const auto& c) {
-        return c.second->session().uid() == uid;
-    }));
-    if (uid != 0 && uid != options_.daemon_uid && of_user >= kMaxPerUser) {
-        if (const auto it = oldest_idle(true); it != connections_.end()) connections_.erase(it);
-    } else if (connections_.size() >= kMaxConnections) {
-        if (const auto it = oldest_idle(false); it != connections_.end()) connections_.erase(it);
+    if (!privileged(uid)) {
+        if (!limit(kMaxPerUser, [&](uid_t other) { return other == uid; })) return false;
+        if (!limit(kMaxUnprivileged, [&](uid_t other) { return !privileged(other); })) return false;
     }
+    return limit(kMaxConnections, [](uid_t) { return true; });
 }
 
 void Server::trim_queues() {

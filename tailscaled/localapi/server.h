@@ -25,6 +25,8 @@ class Server {
    public:
     /// Connections at a time. Above it the longest idle one is closed; if none is idle the new one is.
     static constexpr size_t kMaxConnections = 512;
+    /// Of all users other than root and the daemon's own, so that those always get in.
+    static constexpr size_t kMaxUnprivileged = 384;
     /// Of one user other than root and the daemon's own.
     static constexpr size_t kMaxPerUser = 128;
     /// Answers waiting for slow readers, all together; above it the slowest reader is cut.
@@ -46,7 +48,9 @@ class Server {
 
    private:
     class Connection;
-    void make_room(uid_t uid);
+    [[nodiscard]] bool privileged(uid_t uid) const { return uid == 0 || uid == options_.daemon_uid; }
+    /// False if all places are taken by connections that are busy.
+    [[nodiscard]] bool make_room(uid_t uid);
     void trim_queues();
     void sweep_soon();
     void sweep();
