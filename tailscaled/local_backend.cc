@@ -132,7 +132,7 @@ Result<api::Prefs> LocalBackend::edit_prefs(const api::MaskedPrefs& change, cons
     }
     if (after == before) return after;
     set_prefs(after);
-    if (after.control_url != before.control_url) control_.reset();
+    if (after.control_url != before.control_url) drop_control();
     if (after.want_running && !before.want_running) {
         starting_since_ = {};
         if (profiles_.has_node_key()) log_in("", false);
@@ -153,7 +153,7 @@ Status LocalBackend::start(const api::StartOptions& options, const localapi::Cal
         prefs.logged_out = profiles_.prefs().logged_out;
         set_prefs(std::move(prefs));
     }
-    if (control_url() != url_before) control_.reset();
+    if (control_url() != url_before) drop_control();
     auth_key_ = options.auth_key;
     const bool want = profiles_.prefs().want_running;
     if (want && !login_running_ && (profiles_.has_node_key() ? !logged_in_ : !auth_key_.empty())) log_in(auth_key_, false);
@@ -182,11 +182,9 @@ Status LocalBackend::login_interactive(const localapi::Caller& /*caller*/) {
 void LocalBackend::logout(const localapi::Caller& /*caller*/, Done done) {
     const auto finish = [this, done = std::move(done)](Status told) {
         if (!told) log::info("logout: the control server could not be told: {}", told.error().message());
-        loop_.post([old = std::shared_ptr<control::ControlClient>(std::move(control_))] {});
-        login_running_ = logged_in_ = map_started_ = login_needs_human_ = false;
+        drop_control();
+        login_needs_human_ = false;
         auth_key_.clear();
-        auth_url_.clear();
-        control_error_.clear();
         map_.reset();
         profiles_.forget_login(random_);
         save();
@@ -241,11 +239,7 @@ void LocalBackend::enter(State next) {
     } else {
         take_down();
     }
-    if (next == State::kStopped && control_) {
-        loop_.post([old = std::shared_ptr<control::ControlClient>(std::move(control_))] {});
-        login_running_ = logged_in_ = map_started_ = false;
-        control_error_.clear();
-    }
+    if (next == State::kStopped) drop_control();
     Notify n;
     n.state = next;
     publish_(n);
@@ -274,6 +268,18 @@ void LocalBackend::make_control() {
     control_ = std::make_unique<control::ControlClient>(loop_, dialer_, http_, random_, std::move(config), *this);
     if (const auto url = http1::parse_url(control_url()); url && derp_dialer_)
         derp_dialer_->set_plain_control(url->scheme == "http" ? fmt::format("{}:{}", url->host, url->port) : "");
+}
+
+void LocalBackend::drop_control() {
+    // The client may be on the stack: it goes in a later turn, and is silent from now on.
+    if (control_) {
+        control_->stop();
+        loop_.post([old = std::shared_ptr<control::ControlClient>(std::move(control_))] {});
+    }
+    map_timer_.cancel();
+    login_running_ = logged_in_ = map_started_ = false;
+    auth_url_.clear();
+    control_error_.clear();
 }
 
 void LocalBackend::log_in(std::string auth_key, bool interactive) {
@@ -424,10 +430,11 @@ void LocalBackend::on_netmap(std::shared_ptr<const netmap::NetMap> map, const ne
 // ---- every second ----------------------------------------------------------------------------------------------------
 
 void LocalBackend::housekeeping() {
-    housekeeping_.set_after(state_ == State::kStarting || !pings_.empty() ? seconds(1) : seconds(15));
+    housekeeping_.set_after(state_ == State::kStarting || !pings_.empty() ? seconds(1) : seconds(30));
     expire_pings();
     update_state();
     if (!save_error_.empty()) save();
+    if (applied_ && map_ && !next_expiry_.is_zero() && loop_.wall() >= next_expiry_) apply_map(nullptr);
     if (applied_ && router_) {
         // Others change firewalls too: look, and mend what is ours.
         if (const auto n = router_->resync(); n && *n > 0) log::info("router: {} settings were restored after others changed them", *n);

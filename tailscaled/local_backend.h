@@ -117,6 +117,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     [[nodiscard]] std::string control_url() const;
     // control
     void make_control();
+    void drop_control();
     void log_in(std::string auth_key, bool interactive);
     void start_map();
     void send_update();
@@ -176,6 +177,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     PeerIds ids_;
     bool applied_ = false;        ///< packet loop and router run by map_
     std::vector<std::string> route_notes_;
+    WallTime next_expiry_;        ///< when the next key of a peer expires; zero: none
 
     std::optional<control::NetInfo> net_info_;
     std::vector<magicsock::LocalEndpoint> endpoints_;

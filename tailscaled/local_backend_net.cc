@@ -98,6 +98,7 @@ void LocalBackend::apply_map(const netmap::PeerChanges* changes) {
     const WallTime wall = loop_.wall();
     const bool first = !applied_;
     applied_ = true;
+    next_expiry_ = map_->next_expiry(wall);
     PeerSlice slice;
     bool policy = changes == nullptr || changes->self || changes->filter;
     const auto upsert = [&](const netmap::Node& n) {
