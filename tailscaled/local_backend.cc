@@ -156,7 +156,8 @@ Status LocalBackend::start(const api::StartOptions& options, const localapi::Cal
     if (control_url() != url_before) drop_control();
     auth_key_ = options.auth_key;
     const bool want = profiles_.prefs().want_running;
-    if (want && !login_running_ && (profiles_.has_node_key() ? !logged_in_ : !auth_key_.empty())) log_in(auth_key_, false);
+    // A key ends the wait for a person; a known node simply comes back.
+    if (want && !logged_in_ && (!auth_key_.empty() || (profiles_.has_node_key() && !login_running_))) log_in(auth_key_, false);
     update_state();
     if (applied_) apply_map(nullptr);
     send_update();
@@ -360,7 +361,6 @@ void LocalBackend::on_needs_login() {
 void LocalBackend::on_control_error(const std::string& text) {
     if (text == control_error_) return;
     control_error_ = text;
-    if (!text.empty()) log::info("control: {}", text);
     publish_health();
 }
 
