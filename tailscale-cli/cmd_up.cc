@@ -187,7 +187,6 @@ int up(const Cli& cli, Command command, const UpArgs& args, const FlagSet& flags
     }
     if (decision.edit) {
         if (const auto ok = client.edit_prefs(*decision.edit); !ok) return cli.fail(ok.error());
-        if (args.json) print_final_json(api::State::kRunning);
         print_worthy_warnings(client);
         return 0;
     }
