@@ -97,8 +97,13 @@ class Wait {
 
    private:
     [[nodiscard]] int failed(const ApiError& error) const {
-        if (error.kind == ApiError::Kind::kTimeout) return cli_.fail(kTimeoutText);
-        return cli_.fail(error);
+        if (error.kind != ApiError::Kind::kTimeout) return cli_.fail(error);
+        // Why it took too long, if the daemon knows; the last line is the one scripts wait for.
+        if (const auto s = client_.status(false))
+            for (const std::string& h : s->health)
+                if (h != "Tailscale is starting. Please wait." && !h.starts_with("You are logged out."))
+                    print_err(log::printable(h, 2000) + "\n");
+        return cli_.fail(kTimeoutText);
     }
 
     std::optional<int> handle(const api::NotifySummary& n) {
