@@ -133,15 +133,20 @@ TEST(Noise, AWeakServerKeyIsRefused) {
     EXPECT_FALSE(noise.start(random));
 }
 
+std::pair<NoiseKeys, NoiseKeys> handshake() {
+    SeededRandom random(3);
+    const MachinePrivate server = MachinePrivate::generate(random);
+    NoiseInitiator i(MachinePrivate::generate(random), server.public_key(), 130);
+    const auto init = i.start(random).value();
+    const NoiseAccepted a = noise_accept(init, server, random).value();
+    return {i.finish(a.response).value(), a.keys};
+}
+
 struct Pair {
     Pair() {
-        SeededRandom random(3);
-        const MachinePrivate server = MachinePrivate::generate(random);
-        NoiseInitiator i(MachinePrivate::generate(random), server.public_key(), 130);
-        const auto init = i.start(random).value();
-        const NoiseAccepted a = noise_accept(init, server, random).value();
-        client.emplace(i.finish(a.response).value());
-        serving.emplace(a.keys);
+        static const auto keys = handshake();
+        client.emplace(keys.first);
+        serving.emplace(keys.second);
     }
     std::optional<NoiseStream> client, serving;
 };
