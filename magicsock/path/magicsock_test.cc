@@ -281,6 +281,22 @@ TEST(Magicsock, ARestartedPeerIsDirectAgainSoonAfterItsKeyIsKnown) {
     EXPECT_EQ(p.a.alive, std::vector<PeerId>{1}) << "told once";
 }
 
+TEST(Magicsock, ANewDiscoKeyOfAnActivePeerIsAskedAtOnce) {
+    Pair p(NatKind::kEasy, NatKind::kEasy);
+    p.traffic(seconds(2));
+    PeerConfig c = p.net.config_of(p.b);
+    c.disco = DiscoPrivate::generate(p.b.random).public_key();
+    const uint64_t before = p.a.ms.counters().pings_out;
+    p.a.ms.upsert_peer(1, c, p.net.now);
+    EXPECT_EQ(p.a.ms.counters().pings_out, before + 1);
+    EXPECT_TRUE(p.a.direct(1)) << "the path stays";
+    p.a.ms.set_peer_disco(1, p.b.disco.public_key(), p.net.now);
+    EXPECT_EQ(p.a.ms.counters().pings_out, before + 2) << "learnt inside the tunnel: the same";
+    p.a.ms.set_peer_disco(1, {}, p.net.now);
+    p.net.run(milliseconds(100));
+    EXPECT_TRUE(p.a.direct(1));
+}
+
 TEST(Magicsock, AnUnreachableAddressIsLeftAtOnce) {
     Pair p(NatKind::kEasy, NatKind::kEasy);
     p.traffic(seconds(2));
@@ -369,7 +385,11 @@ TEST(Magicsock, DiscoByRelayMustComeFromTheNodeThatOwnsTheKey) {
     stranger.raw[0] = 9;
     const size_t before = p.a.udp_out;
     p.a.ms.receive_derp(call, 1, stranger, p.net.now);
+    PeerConfig known{.key = stranger, .disco = DiscoPrivate::generate(p.a.random).public_key(), .endpoints = {}, .home_derp = 1};
+    p.a.ms.upsert_peer(7, known, p.net.now);
+    p.a.ms.receive_derp(call, 1, stranger, p.net.now);
     EXPECT_EQ(p.a.udp_out, before);
+    EXPECT_EQ(p.a.ms.counters().disco_unknown_sender, 2U) << "refused before any cryptography";
     p.a.ms.receive_udp(call, ep("203.0.113.2:41641"), p.net.now);
     EXPECT_EQ(p.a.udp_out, before) << "CallMeMaybe comes by relay only";
     p.a.ms.receive_derp(call, 1, p.b.key, p.net.now);

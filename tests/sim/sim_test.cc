@@ -100,6 +100,13 @@ TEST(Sim, EachDisturbanceIsOvercomeInBothRoles) {
             }
 }
 
+TEST(Sim, ANatThatForgotItsPortIsNoticedBeforeThePeriodicNetcheck) {
+    Scenario s = pair(kEasyRandomPort, kEasyRandomPort);
+    s.disturbances = {{.kind = Disturbance::Kind::kNatReboot, .at = seconds(8), .x = 1}};
+    s.length = seconds(19);  // the next one would begin after 20 s
+    expect_good(s);
+}
+
 TEST(Sim, AnIdlePairSendsNothing) {
     Scenario s = pair(kEasy, kEasy);
     s.flows.clear();
