@@ -70,7 +70,7 @@ class Process:
 class Lab:
     def __init__(self, name="lab"):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix=f"tailmesh-{name}-"))
-        self.spaces, self.processes, self.count = [], [], 0
+        self.spaces, self.processes, self.count, self.flat_hosts = [], [], 0, 0
         self.prefix = f"{name[:6]}{os.getpid() % 1000}"
 
     # namespaces and links -------------------------------------------------------------------------------------------
@@ -177,6 +177,32 @@ class Lab:
         self.run("lanhost", "ip addr add 192.168.50.20/24 dev eth0")
         self.run("lanhost", "ip route add default via 192.168.50.1")
 
+    def flat(self, *names):
+        """Server and hosts side by side on the core, without NAT: 10.50.0.2 and 10.50.3.1, .2, ..."""
+        self.core()
+        self.space("srv")
+        self.uplink("srv", "10.50.0.2/16", "10.50.0.3/16")
+        for name in names:
+            self.on_core(name)
+
+    def on_core(self, name):
+        """A host on the core; returns its address."""
+        self.flat_hosts += 1
+        address = f"10.50.3.{self.flat_hosts}"
+        self.space(name)
+        self.uplink(name, f"{address}/16")
+        return address
+
+    def host_state(self, space):
+        """What a daemon may change on its host, in words that compare equal when nothing was changed."""
+        state = {}
+        for command in ("ip rule", "ip -6 rule", "ip route show table all", "ip -6 route show table all", "iptables-save",
+                        "ip6tables-save", "nft list ruleset", "ip -br link", "ip -br addr"):
+            text = self.run(space, command).stdout
+            lines = [re.sub(r"\[\d+:\d+\]|packets \d+ bytes \d+", "", line).rstrip() for line in text.splitlines()]
+            state[command] = [line for line in lines if not line.startswith("#")]
+        return state
+
     # servers --------------------------------------------------------------------------------------------------------
     def derp_map(self, insecure=True, **node):
         return {"Regions": {"900": {"RegionID": 900, "RegionCode": "lab", "RegionName": "Lab DERP", "Nodes": [
@@ -195,13 +221,13 @@ class Lab:
     def listening(self, space, port):
         return f":{port} " in self.run(space, "ss -ltnH").stdout
 
-    def control(self, args=(), derp_map=None, prefix="100.64.0.0/10", v6="fd7a:115c:a1e0::/48"):
+    def control(self, args=(), derp_map=None, prefix="100.64.0.0/10", v6="fd7a:115c:a1e0::/48", listen=f"10.50.0.2:{CONTROL_PORT}"):
         """The lab's own control server (tests/lab)."""
         path = self.dir / "derpmap.json"
         path.write_text(json.dumps(derp_map or self.derp_map()))
-        p = self.start("srv", [OURS / "lab-control", "--listen", f"10.50.0.2:{CONTROL_PORT}", "--derp-map", path, "--prefix", prefix,
-                               "--v6", v6, "--approve-routes", *args], label="control")
-        wait_for("control listens", lambda: self.listening("srv", CONTROL_PORT))
+        p = self.start("srv", [OURS / "lab-control", "--listen", listen, "--derp-map", path, "--prefix", prefix,
+                               "--v6", v6, "--approve-routes", *args], label=f"control-{self.count}")
+        wait_for("control listens", lambda: self.listening("srv", listen.rsplit(":", 1)[1]))
         return p
 
     def testcontrol(self, derp_map=None, args=()):
@@ -213,6 +239,14 @@ class Lab:
         return p
 
     url = f"http://10.50.0.2:{CONTROL_PORT}"
+
+    def certificate(self, address="10.50.0.2"):
+        """A self-signed certificate for an address; returns the paths of certificate and key."""
+        cert, key = self.dir / f"tls-{address}.crt", self.dir / f"tls-{address}.key"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+                        f"/CN={address}", "-addext", f"subjectAltName=IP:{address}", "-keyout", key, "-out", cert],
+                       check=True, capture_output=True)
+        return cert, key
 
     def node(self, space, binaries=OURS, **kw):
         return Node(self, space, pathlib.Path(binaries), **kw)
@@ -264,10 +298,22 @@ class Node:
         self.cli_path = pathlib.Path(cli) if cli else binaries / "tailscale"
         self.daemon = None
 
-    def start(self, *args):
-        self.daemon = self.lab.start(self.space, [self.binaries / "tailscaled", f"--statedir={self.dir}", f"--socket={self.socket}",
+    def launch(self, *args, wrap=()):
+        """Starts the daemon without waiting for it; `wrap` is a command to run it under."""
+        self.daemon = self.lab.start(self.space, [*wrap, self.binaries / "tailscaled", f"--statedir={self.dir}", f"--socket={self.socket}",
                                                   f"--port={self.port}", f"--tun={self.tun}", "--no-logs-no-support", *args],
                                      label=f"tailscaled-{self.name}-{self.lab.count}", env=self.env)
+        return self.daemon
+
+    def refuses(self, *args, wrap=()):
+        """Starts the daemon, which must end by itself; returns its exit code and its lines without the greeting and the time stamps."""
+        process = self.launch(*args, wrap=wrap)
+        code = process.popen.wait(10)
+        lines = [re.sub(r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d ", "", line) for line in process.text().splitlines()]
+        return code, [line for line in lines if not line.startswith("Program starting: v")]
+
+    def start(self, *args, wrap=()):
+        self.launch(*args, wrap=wrap)
         wait_for("the local API answers", lambda: self.alive() and self.cli("status", "--json", check=False).returncode == 0)
         return self
 
