@@ -155,6 +155,7 @@ Status LocalBackend::start(const api::StartOptions& options, const localapi::Cal
     }
     if (control_url() != url_before) drop_control();
     auth_key_ = options.auth_key;
+    refused_key_.clear();
     const bool want = profiles_.prefs().want_running;
     // A key ends the wait for a person; a known node simply comes back.
     if (want && !logged_in_ && (!auth_key_.empty() || (profiles_.has_node_key() && !login_running_))) log_in(auth_key_, false);
@@ -169,6 +170,13 @@ Status LocalBackend::start(const api::StartOptions& options, const localapi::Cal
 }
 
 Status LocalBackend::login_interactive(const localapi::Caller& /*caller*/) {
+    if (!refused_key_.empty()) {
+        // The key of this very `up` was refused before its second call came: that is the answer, not a login page.
+        Notify n;
+        n.err_message = std::exchange(refused_key_, "");
+        publish_(n);
+        return {};
+    }
     if (login_running_ && !auth_key_.empty()) return {};
     if (login_running_ && !auth_url_.empty()) {
         Notify n;
@@ -342,6 +350,7 @@ void LocalBackend::on_logged_in(const control::LoggedIn& login) {
 void LocalBackend::on_login_error(const std::string& text) {
     login_running_ = false;
     login_needs_human_ = true;
+    if (!auth_key_.empty()) refused_key_ = text;
     auth_key_.clear();
     log::info("control: login refused: {}", text);
     Notify n;

@@ -165,6 +165,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
 
     api::State state_ = api::State::kNoState;
     std::string auth_key_;        ///< given by start(), used by the next login; secret
+    std::string refused_key_;     ///< what the server said of that key
     bool login_running_ = false;
     bool logged_in_ = false;      ///< the control server accepted us in this run
     bool login_needs_human_ = false;
