@@ -118,6 +118,7 @@ void Connection::start_derp(const http1::Request& request) {
     if (!wants_fast_start(request)) stream_.write(switching_protocols(host_.key().public_key()));
     derp::ServerSessionConfig config;
     config.server_key = host_.key();
+    config.write_timeout = host_.write_timeout();
     session_ = std::make_unique<derp::ServerSession>(host_.random(), std::move(config), host_.loop().now());
     http_.reset();
     phase_ = Phase::kLogin;

@@ -28,6 +28,8 @@ class ConnectionHost {
     virtual const NodePrivate& key() = 0;
     /// nullopt: everybody is admitted.
     virtual const std::optional<std::string>& whois_socket() = 0;
+    /// A client whose socket takes nothing for that long is dropped.
+    virtual Duration write_timeout() = 0;
     /// Writes what the relay queued at other connections.
     virtual void flush() = 0;
     /// The connection is over; it is destroyed in a later turn.

@@ -25,6 +25,7 @@ class Server final : private ConnectionHost {
     struct Config {
         NodePrivate key{};
         std::optional<std::string> whois_socket{};  ///< set: ask this tailscaled about every client
+        Duration write_timeout = seconds(2);
         size_t max_connections = 65536;
     };
     /// Both must outlive the server.
@@ -46,6 +47,7 @@ class Server final : private ConnectionHost {
     Relay& relay() override { return relay_; }
     const NodePrivate& key() override { return config_.key; }
     const std::optional<std::string>& whois_socket() override { return config_.whois_socket; }
+    Duration write_timeout() override { return config_.write_timeout; }
     void flush() override;
     void closed(ConnId id) override;
     void accept(Service service, platform::ByteStream stream);

@@ -106,8 +106,9 @@ struct Lab {
     NodePrivate key = NodePrivate::generate(random);
     std::unique_ptr<Server> server;
 
-    explicit Lab(std::optional<std::string> whois = {}) {
+    explicit Lab(std::optional<std::string> whois = {}, Duration write_timeout = seconds(2)) {
         Server::Config c;
+        c.write_timeout = write_timeout;
         c.key = key;
         c.whois_socket = std::move(whois);
         server = std::make_unique<Server>(loop, random, std::move(c));
@@ -210,6 +211,23 @@ TEST(DerperServer, GarbageAfterTheUpgradeEndsOnlyThatConnection) {
     Client c(lab.loop);
     c.start(connect_loopback(lab.server->port()));
     EXPECT_TRUE(lab.until([&] { return c.session.connected(); }));
+}
+
+TEST(DerperServer, AClientThatStopsReadingIsDroppedAndOthersGoOn) {
+    Lab lab({}, milliseconds(200));
+    Client sender(lab.loop), lazy(lab.loop);
+    sender.start(connect_loopback(lab.server->port()));
+    lazy.start(connect_loopback(lab.server->port()));
+    ASSERT_TRUE(lab.until([&] { return sender.session.connected() && lazy.session.connected(); }));
+    lazy.stream.set_reading(false);
+    // More than any socket buffer on the way can hold.
+    ASSERT_TRUE(lab.until([&] {
+        for (int i = 0; i < 4; ++i) sender.send(lazy.key.public_key(), Bytes(60000, 1));
+        return lab.server->connections() == 1;
+    }));
+    EXPECT_TRUE(lab.until([&] { return sender.gone.size() + lab.server->stats().dropped_unknown > 0; }));
+    sender.send(sender.key.public_key(), Bytes(10, 1));
+    EXPECT_TRUE(lab.until([&] { return !sender.packets.empty(); }));
 }
 
 /// A local API that answers every request with the given text.
