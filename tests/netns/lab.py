@@ -10,12 +10,14 @@ guarantees the clean-up.
 
 Control servers get a private address: with a public one on an odd port the original client insists on port 443. NAT routers
 drop unsolicited packets to themselves, or connection tracking remaps the port and plain pairs stay relayed."""
+import hashlib
 import json
 import os
 import pathlib
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import tempfile
 import time
@@ -72,6 +74,7 @@ class Lab:
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix=f"tailmesh-{name}-"))
         self.spaces, self.processes, self.count, self.flat_hosts = [], [], 0, 0
         self.prefix = f"{name[:6]}{os.getpid() % 1000}"
+        self.hosts = {}  # name → address, in the /etc/hosts of every process
 
     # namespaces and links -------------------------------------------------------------------------------------------
     def full(self, name):
@@ -81,6 +84,7 @@ class Lab:
         subprocess.run(["ip", "netns", "add", self.full(name)], check=True)
         self.spaces.append(name)
         self.run(name, "ip link set lo up")
+        self.run(name, "sysctl -qw net.ipv6.conf.default.accept_dad=0")
         return name
 
     def argv(self, name, command):
@@ -104,10 +108,11 @@ class Lab:
         command = command.split() if isinstance(command, str) else [str(c) for c in command]
         # ip netns exec already gave a private mount namespace; a tmpfs carries the layer, as overlays cannot stack on overlays.
         script = (f'mount -t tmpfs tmpfs "{etc}" && mkdir "{etc}/u" "{etc}/w" && mount -t overlay overlay -o '
-                  f'lowerdir=/etc,upperdir="{etc}/u",workdir="{etc}/w" /etc && hostname "$0" && echo "127.0.1.1 $0" >>/etc/hosts && exec "$@"')
+                  f'lowerdir=/etc,upperdir="{etc}/u",workdir="{etc}/w" /etc && hostname "$0" && printf "%b" "$LAB_HOSTS" >>/etc/hosts && exec "$@"')
+        hosts = "".join(f"{address} {host}\\n" for host, address in {name: "127.0.1.1", **self.hosts}.items())
         with open(log, "ab") as out:
             popen = subprocess.Popen(self.argv(name, ["unshare", "--uts", "sh", "-c", script, name, *command]), stdout=out, stderr=out,
-                                     stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})}, cwd=cwd)
+                                     stdin=subprocess.DEVNULL, env={**os.environ, "LAB_HOSTS": hosts, **(env or {})}, cwd=cwd)
         process = Process(popen, log)
         self.processes.append(process)
         return process
@@ -177,6 +182,25 @@ class Lab:
         self.run("lanhost", "ip addr add 192.168.50.20/24 dev eth0")
         self.run("lanhost", "ip route add default via 192.168.50.1")
 
+    def add_v6(self):
+        """Gives home_and_office IPv6 too: no address translation, firewalls on both routers that let only answers in."""
+        self.run("srv", "ip addr add 2001:db8:50::2/64 dev eth0 nodad")
+        for n, host in ((1, "laptop"), (2, "router")):
+            self.run(f"nat{n}", "sysctl -qw net.ipv6.conf.all.forwarding=1")
+            self.run(f"nat{n}", f"ip addr add 2001:db8:50::1{n}/64 dev wan nodad")
+            self.run(f"nat{n}", f"ip addr add 2001:db8:{n}::1/64 dev lan nodad")
+            self.run(f"nat{n}", f"ip route add 2001:db8:{3 - n}::/64 via 2001:db8:50::1{3 - n}")
+            for chain in ("INPUT", "FORWARD"):
+                self.run(f"nat{n}", f"ip6tables -A {chain} -i wan -m conntrack --ctstate NEW -j DROP")
+            self.run("srv", f"ip route add 2001:db8:{n}::/64 via 2001:db8:50::1{n}")
+            self.run(host, f"ip addr add 2001:db8:{n}::10/64 dev eth0 nodad")
+            self.run(host, f"ip route add default via 2001:db8:{n}::1")
+
+    def drop_v4(self):
+        """Takes IPv4 from the underlay of home_and_office; only the LAN behind the subnet router keeps it."""
+        for name, interface in (("srv", "eth0"), ("nat1", "wan"), ("nat2", "wan"), ("laptop", "eth0"), ("router", "eth0")):
+            self.run(name, f"ip -4 addr flush dev {interface}")
+
     def flat(self, *names):
         """Server and hosts side by side on the core, without NAT: 10.50.0.2 and 10.50.3.1, .2, ..."""
         self.core()
@@ -199,24 +223,43 @@ class Lab:
         for command in ("ip rule", "ip -6 rule", "ip route show table all", "ip -6 route show table all", "iptables-save",
                         "ip6tables-save", "nft list ruleset", "ip -br link", "ip -br addr"):
             text = self.run(space, command).stdout
-            lines = [re.sub(r"\[\d+:\d+\]|packets \d+ bytes \d+", "", line).rstrip() for line in text.splitlines()]
+            lines = [re.sub(r"\[\d+:\d+\]|packets \d+ bytes \d+| linkdown", "", line).rstrip() for line in text.splitlines()]
             state[command] = [line for line in lines if not line.startswith("#")]
         return state
 
     # servers --------------------------------------------------------------------------------------------------------
-    def derp_map(self, insecure=True, **node):
-        return {"Regions": {"900": {"RegionID": 900, "RegionCode": "lab", "RegionName": "Lab DERP", "Nodes": [
-            {"Name": "900a", "RegionID": 900, "HostName": "10.50.0.2", "IPv4": "10.50.0.2", "IPv6": "none", "DERPPort": DERP_PORT,
-             "STUNPort": STUN_PORT, "InsecureForTests": insecure, **node}]}}}
+    @staticmethod
+    def derp_node(name="900a", region=900, host="10.50.0.2", **fields):
+        return {"Name": name, "RegionID": region, "HostName": host, "IPv4": host, "IPv6": "none", "DERPPort": DERP_PORT,
+                "STUNPort": STUN_PORT, "InsecureForTests": True, **fields}
 
-    def derper(self, binary=None, space="srv", host="10.50.0.2", args=()):
+    @staticmethod
+    def derp_regions(*regions):
+        """A map from lists of nodes, one list per region; the first is called lab, the others lab2, lab3, ..."""
+        out = {}
+        for i, nodes in enumerate(regions):
+            region, suffix = nodes[0]["RegionID"], "" if i == 0 else str(i + 1)
+            out[str(region)] = {"RegionID": region, "RegionCode": f"lab{suffix}", "RegionName": f"Lab DERP {suffix}".strip(), "Nodes": nodes}
+        return {"Regions": out}
+
+    def derp_map(self, **node):
+        return self.derp_regions([self.derp_node(**node)])
+
+    def derper(self, binary=None, space="srv", host="10.50.0.2", args=(), bind="", port=DERP_PORT, stun=STUN_PORT, tls=True):
         binary = binary or OURS / "derper"
-        certs = self.dir / f"certs-{host}"
+        certs = self.dir / "certs"
         certs.mkdir(exist_ok=True)
-        p = self.start(space, [binary, "-a", f":{DERP_PORT}", "-http-port", "-1", "-hostname", host, "-certmode", "manual", "-certdir", certs,
-                               "-stun", "-stun-port", STUN_PORT, "-c", self.dir / f"derper-{host}.key", *args], label=f"derper-{host}")
-        wait_for("derper listens", lambda: self.listening(space, DERP_PORT))
+        secure = ["-http-port", "-1", "-hostname", host, "-certmode", "manual", "-certdir", certs] if tls else ["-http-port", "-1"]
+        p = self.start(space, [binary, "-a", f"{bind}:{port}", *secure, "-stun", "-stun-port", stun,
+                               "-c", self.dir / f"derper-{host}-{port}.key", *args], label=f"derper-{host}-{self.count}")
+        wait_for("derper listens", lambda: f"{bind or '*'}:{port} " in self.run(space, "ss -ltnH").stdout
+                 or f":{port} " in self.run(space, "ss -ltnH").stdout and not bind)
         return p
+
+    def certificate_hash(self, host="10.50.0.2"):
+        """The hash of a relay's certificate as the relay map pins it."""
+        der = ssl.PEM_cert_to_DER_cert((self.dir / "certs" / f"{host}.crt").read_text().split("-----END")[0] + "-----END CERTIFICATE-----\n")
+        return "sha256-raw:" + hashlib.sha256(der).hexdigest()
 
     def listening(self, space, port):
         return f":{port} " in self.run(space, "ss -ltnH").stdout
@@ -240,11 +283,11 @@ class Lab:
 
     url = f"http://10.50.0.2:{CONTROL_PORT}"
 
-    def certificate(self, address="10.50.0.2"):
-        """A self-signed certificate for an address; returns the paths of certificate and key."""
+    def certificate(self, address="10.50.0.2", kind="IP"):
+        """A self-signed certificate for an address (or, with kind DNS, a name); returns the paths of certificate and key."""
         cert, key = self.dir / f"tls-{address}.crt", self.dir / f"tls-{address}.key"
         subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
-                        f"/CN={address}", "-addext", f"subjectAltName=IP:{address}", "-keyout", key, "-out", cert],
+                        f"/CN={address}", "-addext", f"subjectAltName={kind}:{address}", "-keyout", key, "-out", cert],
                        check=True, capture_output=True)
         return cert, key
 
@@ -365,7 +408,7 @@ class PingRun:
     """`ping` of the system; answers as a list of (sequence number, seconds since start)."""
 
     def __init__(self, node, ip, count, interval, size):
-        self.count, self.began = count, time.time()
+        self.count, self.interval, self.began = count, interval, time.time()
         self.process = node.lab.start(node.space, ["ping", "-D", "-n", "-W", "2", "-s", size, "-i", interval, "-c", count, ip],
                                       label=f"ping-{node.name}-{node.lab.count}")
 
@@ -378,8 +421,17 @@ class PingRun:
         return [(int(seq), float(at) - self.began) for at, seq in found]
 
     @property
+    def missing(self):
+        """Numbers of the packets without an answer."""
+        return sorted(set(range(1, self.count + 1)) - {seq for seq, _ in self.answers()})
+
+    @property
     def lost(self):
-        return self.count - len({seq for seq, _ in self.answers()})
+        return len(self.missing)
+
+    def sent(self):
+        """Number of the packet that is being sent about now."""
+        return int((time.time() - self.began) / self.interval) + 1
 
     @property
     def longest_gap(self):
