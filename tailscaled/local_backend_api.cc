@@ -155,7 +155,9 @@ std::vector<std::string> LocalBackend::health() const {
         if (!p.route_all)
             for (const auto& n : map_->peers) {
                 const auto routes = n->routes();
-                if (std::any_of(routes.begin(), routes.end(), [](const Prefix& r) { return !r.is_default() && !r.is_single(); })) {
+                if (std::any_of(routes.begin(), routes.end(), [](const Prefix& r) {
+                        return !r.is_default() && !(r.is_single() && is_tailscale_range(r.addr));
+                    })) {
                     out.emplace_back("Some peers are advertising routes but --accept-routes is false");
                     break;
                 }
@@ -199,7 +201,7 @@ void LocalBackend::ping(const api::PingRequest& request, PingDone done) {
     const auto chosen = exit_node(*map_, profiles_.prefs());
     for (const auto& n : map_->peers) {
         if (ids_.find(n->id) == kNoPeer) continue;
-        for (const Prefix& p : accepted_prefixes(*n, profiles_.prefs(), n == chosen))
+        for (const Prefix& p : accepted_prefixes(*map_, *n, profiles_.prefs(), n == chosen))
             if (p.contains(request.ip) && p.len > best) {
                 best = p.len;
                 target = n;

@@ -235,7 +235,7 @@ void LocalBackend::on_endpoints(const std::vector<magicsock::LocalEndpoint>& end
 void LocalBackend::on_home_derp(int region) {
     if (region == home_derp_) return;
     home_derp_ = region;
-    log::info("magicsock: home is now derp-{} ({})", region, derp_code(map_.get(), region));
+    log::info("magicsock: home is now derp-{} ({})", region, log::printable(derp_code(map_.get(), region)));
     if (net_info_ && net_info_->preferred_derp != region) {
         net_info_->preferred_derp = region;
         send_update();
@@ -246,7 +246,7 @@ void LocalBackend::on_derp_wanted(int region) { derp_dialer_->want(region); }
 
 void LocalBackend::on_derp_link(DerpLink link) {
     const int region = link.region;
-    log::info("magicsock: derp-{} connected: {}", region, link.where);
+    log::info("magicsock: derp-{} connected: {}", region, log::printable(link.where));
     live_derps_.insert(region);
     derp_problems_.erase(region);
     engine_->adopt_derp(std::move(link));
@@ -255,7 +255,7 @@ void LocalBackend::on_derp_link(DerpLink link) {
 }
 
 void LocalBackend::on_derp_failure(int region, const std::string& why) {
-    if (derp_problems_[region] != why) log::info("magicsock: derp-{}: {}", region, why);
+    if (derp_problems_[region] != why) log::info("magicsock: derp-{}: {}", region, log::printable(why, 1024));
     derp_problems_[region] = why;
     engine_->derp_failed(region);
     publish_health();
@@ -263,7 +263,7 @@ void LocalBackend::on_derp_failure(int region, const std::string& why) {
 
 void LocalBackend::on_derp_lost(int region, const std::string& why) {
     live_derps_.erase(region);
-    if (!why.empty()) log::info("magicsock: derp-{} lost: {}", region, why);
+    if (!why.empty()) log::info("magicsock: derp-{} lost: {}", region, log::printable(why, 1024));
     if (region != home_derp_) {
         derp_dialer_->forget(region);
         derp_problems_.erase(region);
@@ -275,7 +275,7 @@ void LocalBackend::on_names_wanted(const std::vector<std::string>& hosts) {
     for (const std::string& host : hosts) {
         if (lookups_.size() > 256) return;
         lookups_[host] = resolver_.resolve(host, {}, [this, host](Result<std::vector<Addr>> r) {
-            if (!r) log::info("derp: {} cannot be resolved: {}", host, r.error().message());
+            if (!r) log::info("derp: {} cannot be resolved: {}", log::printable(host), r.error().message());
             if (engine_) engine_->give_names(host, r ? std::move(*r) : std::vector<Addr>{});
             loop_.post([old = std::shared_ptr<platform::Resolver::Lookup>(std::move(lookups_[host]))] {});
             lookups_.erase(host);
@@ -322,7 +322,8 @@ void LocalBackend::on_session() {
 void LocalBackend::on_path(PeerId peer, const magicsock::Path& path) {
     if (!map_) return;
     for (const auto& n : map_->peers)
-        if (ids_.find(n->id) == peer) log::info("magicsock: disco: node {} ({}) now using {}", short_key(n->key), n->host_label(), path.udp.str());
+        if (ids_.find(n->id) == peer)
+            log::info("magicsock: disco: node {} ({}) now using {}", short_key(n->key), log::printable(n->host_label()), path.udp.str());
 }
 
 void LocalBackend::on_timestamp(int64_t unix_ns) {

@@ -4,11 +4,66 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
+
+#include "base/log.h"
 
 namespace mesh::daemon {
 
 using netmap::NetMap;
 using netmap::Node;
+
+namespace {
+
+constexpr size_t kMaxOwnAddrs = 16;
+// A filter rule may name holders of a capability: what all rules together may unfold to.
+constexpr size_t kMaxCapNames = 1'024;
+constexpr size_t kMaxCapSources = 1'000'000;
+constexpr size_t kMaxNotes = 10;
+
+bool is_own_address(const Node& node, const Prefix& p) {
+    return p.is_single() && std::find(node.addresses.begin(), node.addresses.end(), p) != node.addresses.end();
+}
+
+/// Places that no packet of a tunnel may come from or go to.
+bool is_unroutable(const Prefix& p) {
+    static const Prefix metadata = Prefix::single(Addr::v4(169, 254, 169, 254));
+    if (p == metadata) return false;
+    return p.addr.is_loopback() || p.addr.is_multicast() || p.addr.is_link_local() || (p.is_single() && p.addr.is_unspecified());
+}
+
+struct Claim {
+    const Node* node;
+    std::vector<Prefix> prefixes;
+};
+
+/// What each peer that takes part may use, in the order of the map, with no more than kMaxRoutes routes.
+std::vector<Claim> claims(const NetMap& map, const api::Prefs& prefs, WallTime wall, std::vector<std::string>* notes) {
+    std::vector<Claim> out;
+    out.reserve(map.peers.size());
+    const auto chosen = exit_node(map, prefs);
+    size_t routes = 0;
+    for (const auto& node : map.peers) {
+        if (!takes_part(map, *node, wall)) continue;
+        Claim c{node.get(), accepted_prefixes(map, *node, prefs, node == chosen)};
+        std::erase_if(c.prefixes, [&](const Prefix& p) { return !p.is_default() && !is_own_address(*node, p) && ++routes > kMaxRoutes; });
+        out.push_back(std::move(c));
+    }
+    if (routes > kMaxRoutes && notes)
+        notes->push_back(fmt::format("The control server offers {} routes; only {} of them are used.", routes, kMaxRoutes));
+    return out;
+}
+
+/// Sorted, each once. A prefix of two peers is noted.
+void keep_each_once(std::vector<Prefix>& prefixes, std::vector<std::string>* notes) {
+    std::sort(prefixes.begin(), prefixes.end());
+    for (size_t i = 1; notes && i < prefixes.size(); ++i)
+        if (prefixes[i] == prefixes[i - 1] && notes->size() < kMaxNotes)
+            notes->push_back(fmt::format("The route {} is offered by more than one node; one of them is used.", prefixes[i].str()));
+    prefixes.erase(std::unique(prefixes.begin(), prefixes.end()), prefixes.end());
+}
+
+}  // namespace
 
 PeerId PeerIds::assign(netmap::NodeId node, const NodePublic& key) {
     const auto it = by_node_.find(node);
@@ -54,11 +109,13 @@ netmap::NodePtr exit_node(const NetMap& map, const api::Prefs& prefs) {
     return nullptr;
 }
 
-std::vector<Prefix> accepted_prefixes(const Node& node, const api::Prefs& prefs, bool is_exit_node) {
+std::vector<Prefix> accepted_prefixes(const NetMap& map, const Node& node, const api::Prefs& prefs, bool is_exit_node) {
     std::vector<Prefix> out;
     for (const Prefix& p : node.allowed_ips) {
-        const bool own = std::find(node.addresses.begin(), node.addresses.end(), p) != node.addresses.end();
-        if (own || (p.is_default() ? is_exit_node : p.is_single() || prefs.route_all)) out.push_back(p.masked());
+        if (p != p.masked() || is_unroutable(p) || is_own_address(*map.self, p)) continue;
+        // Services live on single addresses of the tailnet's usual ranges; any other single address is somebody's subnet.
+        const bool belongs = is_own_address(node, p) || (p.is_single() && is_tailscale_range(p.addr));
+        if (belongs || (p.is_default() ? is_exit_node : prefs.route_all)) out.push_back(p);
     }
     return out;
 }
@@ -66,24 +123,36 @@ std::vector<Prefix> accepted_prefixes(const Node& node, const api::Prefs& prefs,
 std::shared_ptr<const dataplane::Tables> make_tables(const NetMap& map, const api::Prefs& prefs, const PeerIds& ids,
                                                      const platform::NetState& net, WallTime wall) {
     auto tables = std::make_shared<dataplane::Tables>();
-    const auto chosen = exit_node(map, prefs);
-    for (const auto& node : map.peers) {
-        const PeerId id = ids.find(node->id);
-        if (id == kNoPeer || !takes_part(map, *node, wall)) continue;
-        tables->add_peer(id, accepted_prefixes(*node, prefs, node == chosen), node->jailed);
+    const std::vector<Claim> all = claims(map, prefs, wall, nullptr);
+    // Who comes last gets a prefix.
+    for (auto c = all.rbegin(); c != all.rend(); ++c)
+        if (const PeerId id = ids.find(c->node->id); id != kNoPeer) tables->add_peer(id, c->prefixes, c->node->jailed);
+    for (auto c = all.rbegin(); c != all.rend(); ++c) {
+        const PeerId id = ids.find(c->node->id);
+        for (const Prefix& p : c->prefixes)
+            if (id != kNoPeer && is_own_address(*c->node, p)) tables->routes.insert(p, id);
     }
     netstack::LocalSet local;
-    for (const Prefix& p : map.self->addresses) local.prefixes.push_back(p);
+    for (const Prefix& p : map.self->addresses)
+        if (p.is_single()) local.prefixes.push_back(p);
     if (prefs.advertise_routes)
         for (const Prefix& p : *prefs.advertise_routes) local.prefixes.push_back(p.masked());
     local.except = netstack::exit_node_exceptions();
     for (const auto& i : net.interfaces)
         for (const auto& a : i.addrs)
             if (!a.prefix.is_single()) local.except.push_back(a.prefix.masked());
+    std::set<std::string, std::less<>> cap_names;
+    size_t cap_sources = 0;
     const auto caps = [&](std::string_view cap) {
         std::vector<Prefix> out;
-        for (const auto& node : map.peers)
-            if (node->cap_map.has(cap)) out.insert(out.end(), node->addresses.begin(), node->addresses.end());
+        if (cap_names.size() >= kMaxCapNames && !cap_names.contains(cap)) return out;
+        cap_names.emplace(cap);
+        for (const auto& node : map.peers) {
+            if (cap_sources >= kMaxCapSources) break;
+            if (!node->cap_map.has(cap)) continue;
+            out.insert(out.end(), node->addresses.begin(), node->addresses.end());
+            cap_sources += node->addresses.size();
+        }
         return out;
     };
     for (const Prefix& p : map.self->addresses)
@@ -105,8 +174,13 @@ platform::RouterConfig make_router_config(const NetMap& map, const api::Prefs& p
     c.cgnat_drop = !map.has_cap("disable-linux-cgnat-drop-rule");
     c.port_v4 = port_v4;
     c.port_v6 = port_v6;
-    for (const Prefix& p : map.self->addresses)
-        if (p.is_single()) c.local_addrs.push_back(p);
+    for (const Prefix& p : map.self->addresses) {
+        if (!p.is_single() || c.local_addrs.size() >= kMaxOwnAddrs) continue;
+        if (!is_unroutable(p))
+            c.local_addrs.push_back(p);
+        else if (notes)
+            notes->push_back(fmt::format("The control server gave this node the address {}, which is not used.", p.addr.str()));
+    }
 
     // Table 52 is asked before main, so an accepted route that covers a network this host sits in would cut it off.
     std::vector<Prefix> connected;
@@ -115,10 +189,8 @@ platform::RouterConfig make_router_config(const NetMap& map, const api::Prefs& p
         for (const auto& a : i.addrs)
             if (!a.prefix.is_single() && !a.prefix.addr.is_link_local()) connected.push_back(a.prefix.masked());
     }
-    const auto chosen = exit_node(map, prefs);
-    for (const auto& node : map.peers) {
-        if (!takes_part(map, *node, wall)) continue;
-        for (const Prefix& p : accepted_prefixes(*node, prefs, node == chosen)) {
+    for (const Claim& claim : claims(map, prefs, wall, notes)) {
+        for (const Prefix& p : claim.prefixes) {
             if (p.is_single()) {
                 c.peer_routes.push_back(p);
                 continue;
@@ -127,9 +199,9 @@ platform::RouterConfig make_router_config(const NetMap& map, const api::Prefs& p
                 return own.contains(p.addr) && own.len <= p.len;
             });
             if (inside && !p.is_default()) {
-                if (notes)
+                if (notes && notes->size() < kMaxNotes)
                     notes->push_back(fmt::format("The route {} offered by {} is not used: this host is itself connected to that network.",
-                                                 p.str(), node->host_label()));
+                                                 p.str(), log::printable(claim.node->host_label())));
                 continue;
             }
             c.accepted_routes.push_back(p);
@@ -138,6 +210,9 @@ platform::RouterConfig make_router_config(const NetMap& map, const api::Prefs& p
                     c.throw_routes.push_back(own);
         }
     }
+    keep_each_once(c.peer_routes, notes);
+    keep_each_once(c.accepted_routes, notes);
+    keep_each_once(c.throw_routes, nullptr);
     return c;
 }
 

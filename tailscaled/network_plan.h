@@ -39,13 +39,19 @@ class PeerIds {
 [[nodiscard]] bool takes_part(const netmap::NetMap& map, const netmap::Node& node, WallTime wall);
 /// The chosen exit node, or nullptr.
 [[nodiscard]] netmap::NodePtr exit_node(const netmap::NetMap& map, const api::Prefs& prefs);
-/// Prefixes for which packets may come from and go to this peer: its addresses; its subnets with --accept-routes; default
-/// routes only from the chosen exit node.
-[[nodiscard]] std::vector<Prefix> accepted_prefixes(const netmap::Node& node, const api::Prefs& prefs, bool is_exit_node);
+/// Routes beyond the peers' own addresses that are used at most; the rest is left out, and said.
+inline constexpr size_t kMaxRoutes = 16'384;
 
+/// Prefixes for which packets may come from and go to this peer: its addresses; its subnets with --accept-routes; default
+/// routes only from the chosen exit node. Never one of our own addresses, a loopback, multicast or link-local one (but
+/// 169.254.169.254), nor a prefix with host bits.
+[[nodiscard]] std::vector<Prefix> accepted_prefixes(const netmap::NetMap& map, const netmap::Node& node, const api::Prefs& prefs,
+                                                    bool is_exit_node);
+
+/// Where two peers claim the same prefix, its owner by address gets the packets, else the one with the lower node ID.
 [[nodiscard]] std::shared_ptr<const dataplane::Tables> make_tables(const netmap::NetMap& map, const api::Prefs& prefs, const PeerIds& ids,
                                                                    const platform::NetState& net, WallTime wall);
-/// `notes`: sentences about routes that were left out to keep the host reachable.
+/// `notes`: sentences about routes that were left out to keep the host reachable, are claimed twice or are too many.
 [[nodiscard]] platform::RouterConfig make_router_config(const netmap::NetMap& map, const api::Prefs& prefs, const platform::NetState& net,
                                                         const std::string& tun, uint16_t port_v4, uint16_t port_v6, WallTime wall,
                                                         std::vector<std::string>* notes);
