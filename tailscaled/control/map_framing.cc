@@ -29,12 +29,13 @@ Context make_context() {
 Result<std::string> decompress(ZSTD_DCtx* context, ByteSpan compressed, size_t max_json) {
     ZSTD_DCtx_reset(context, ZSTD_reset_session_only);
     std::string out;
-    // An announced size is believed only as far as the frame can justify it: a bomb gets no memory in advance.
+    // Reserving costs address space only: pages are touched as text really comes out, so a bomb that announces much and
+    // holds little gains nothing, and a large map is not copied while the string grows.
     const unsigned long long announced = ZSTD_getFrameContentSize(compressed.data(), compressed.size());
     if (announced != ZSTD_CONTENTSIZE_UNKNOWN && announced != ZSTD_CONTENTSIZE_ERROR) {
         if (announced > max_json)
             return fail(Code::kLimit, fmt::format("a map message announces {} bytes, which is too long", announced));
-        out.reserve(std::min(static_cast<size_t>(announced), compressed.size() * 16 + kStep));
+        out.reserve(std::min(max_json, static_cast<size_t>(announced) + kStep));
     }
     ZSTD_inBuffer in{compressed.data(), compressed.size(), 0};
     size_t filled = 0;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <malloc.h>
 
 #include <chrono>
 
@@ -397,6 +398,31 @@ TEST_F(MapSessionTest, DeepNestingIsAnErrorNotACrash) {
     send(R"({"PeersChanged":[{"ID":2,"Hostinfo":)" + deep + "}]}");
     EXPECT_EQ(session.skipped(), 1U);
     EXPECT_FALSE(session.handle_message(R"({"DNSConfig":)" + deep + "}", kWall, kStart));
+}
+
+TEST_F(MapSessionTest, TenThousandPeersAsRealOnesAreFitIntoFortyMegabytes) {
+    const std::string hostinfo =
+        R"(,"StableID":"x","Machine":"mkey:7d882907421ecba989b391231da294546b758f80d8bec71aeda6e5390df7b71c",)"
+        R"("DiscoKey":"discokey:7d882907421ecba989b391231da294546b758f80d8bec71aeda6e5390df7b71c",)"
+        R"("Endpoints":["192.0.2.11:41641","10.2.3.4:41641","[2001:db8::1]:41641"],"HomeDERP":999,"Hostinfo":{)"
+        R"("IPNVersion":"1.102.5-ERR-BuildInfo","OS":"linux","OSVersion":"6.18.44","Container":true,"Distro":"debian",)"
+        R"("DistroVersion":"12.11","DistroCodeName":"bookworm","Desktop":false,"Hostname":"node","Machine":"x86_64",)"
+        R"("BackendLogID":"1bc93a5d678bef85916e1fb04647244ca2b5c38117c9dcd13fd8d78b603f1a88","GoArch":"amd64",)"
+        R"("Services":[{"Proto":"peerapi4","Port":58436},{"Proto":"peerapi6","Port":59780},{"Proto":"peerapi-dns-proxy",)"
+        R"("Port":1}],"NetInfo":{"WorkingIPv6":false,"OSHasIPv6":true,"WorkingUDP":true,"PreferredDERP":900,)"
+        R"("DERPLatency":{"900-v4":0.000149111},"FirewallMode":"ipt-default"},"Userspace":false},"Online":true)";
+    std::string text = fmt::format(R"({{"Node":{},"Peers":[)", node(1));
+    for (int64_t id = 2; id <= 10'001; ++id) text += (id > 2 ? "," : "") + node(id, hostinfo);
+    text += "]}";
+    const auto used = [] {
+        const auto m = mallinfo2();
+        return m.uordblks + m.hblkhd;
+    };
+    const size_t before = used();
+    send(text);
+    EXPECT_EQ(session.map()->peers.size(), 10'000U);
+    // The text itself (13 MB) comes on top while the message is read.
+    EXPECT_LT(used() - before + text.size(), 40U << 20);
 }
 
 TEST_F(MapSessionTest, TenThousandPeersAndDeltasAmongThemAreQuick) {

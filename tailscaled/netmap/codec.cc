@@ -74,6 +74,7 @@ std::shared_ptr<const PeerHostinfo> parse_hostinfo(const Json* j) {
     if (!j || !j->is_object()) return empty;
     auto h = std::make_shared<PeerHostinfo>();
     h->json = json::dump(*j);
+    h->json.shrink_to_fit();  // there may be 10,000 of these
     h->hostname = json::str(*j, "Hostname");
     h->os = json::str(*j, "OS");
     h->app = json::str(*j, "App");
@@ -84,6 +85,7 @@ std::shared_ptr<const PeerHostinfo> parse_hostinfo(const Json* j) {
     h->sharee_node = json::boolean(*j, "ShareeNode");
     h->peer_relay = json::boolean(*j, "PeerRelay");
     if (const Json* list = json::find(*j, "Services"); list && list->is_array()) {
+        h->services.reserve(std::min(list->size(), kMaxListPerNode));
         for (const Json& s : *list) {
             if (h->services.size() == kMaxListPerNode) break;
             h->services.push_back({json::str(s, "Proto"), port_of(s, "Port"), json::str(s, "Description")});
@@ -155,6 +157,7 @@ Json to_json(const CapMap& c) {
 std::vector<Endpoint> parse_endpoints(const Json& j) {
     std::vector<Endpoint> out;
     if (!j.is_array()) return out;
+    out.reserve(std::min(j.size(), kMaxListPerNode));
     for (const Json& e : j) {
         if (out.size() == kMaxListPerNode) break;
         if (!e.is_string()) continue;
