@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+/// How the vector engines fill their lanes. All ChaCha20 blocks of a group of packets form one list: first block 0 of
+/// each, which gives the Poly1305 keys, then the blocks of data, packet by packet. The list is computed kLanes blocks at
+/// a time, so that only its very end leaves lanes empty.
+///
+/// Opening authenticates all packets of the group before it decrypts the first byte of any.
+///
+/// `Engine` lives in an unnamed namespace, so instances of this are local to their translation unit. It offers
+///   kLanes                                       blocks at once, also the packets of a group
+///   keystream(key, lanes, count, out)            `count` ≤ kLanes blocks of 64 bytes; may write up to kLanes
+///   add(dst, src, keystream)                     64 bytes
+///   add_some(dst, src, keystream, n)             n < 64 bytes
+///   tag(out, poly_key, data, len)                Poly1305 of data, padding and the two lengths
+
+#include <cstring>
+
+#include "base/crypto/aead_engine.h"
+
+namespace mesh::crypto {
+
+/// Row 3 of ChaCha20's state (RFC 8439, 2.3): block counter and nonce.
+struct alignas(16) AeadLane {
+    uint32_t block;
+    uint32_t zero;
+    uint32_t nonce[2];
+};
+
+/// The end of Poly1305. `Local` is any type of an unnamed namespace, for the same reason as Engine below.
+template <class Local>
+struct AeadFinish {
+    /// ((h0 + h1 2^44 + h2 2^88) mod 2^130 - 5) + s mod 2^128. All limbs below 2^50.
+    static void tag(uint8_t out[16], uint64_t h0, uint64_t h1, uint64_t h2, const uint8_t s_bytes[16]) {
+        constexpr uint64_t kMask44 = (uint64_t{1} << 44) - 1;
+        constexpr uint64_t kMask42 = (uint64_t{1} << 42) - 1;
+        uint64_t s[2];
+        std::memcpy(s, s_bytes, 16);
+        h1 += h0 >> 44;
+        h0 &= kMask44;
+        h2 += h1 >> 44;
+        h1 &= kMask44;
+        h0 += 5 * (h2 >> 42);
+        h2 &= kMask42;
+        h1 += h0 >> 44;
+        h0 &= kMask44;
+        h2 += h1 >> 44;
+        h1 &= kMask44;
+        // h - p, if that is not negative.
+        uint64_t g0 = h0 + 5;
+        uint64_t g1 = h1 + (g0 >> 44);
+        const uint64_t g2 = h2 + (g1 >> 44) - (uint64_t{1} << 42);
+        g0 &= kMask44;
+        g1 &= kMask44;
+        const uint64_t keep = 0 - (g2 >> 63);
+        h0 = (h0 & keep) | (g0 & ~keep);
+        h1 = (h1 & keep) | (g1 & ~keep);
+        h2 = (h2 & keep) | (g2 & ~keep);
+        const uint64_t low = h0 | h1 << 44, high = h1 >> 20 | h2 << 24;
+        uint64_t t[2];
+        t[0] = low + s[0];
+        t[1] = high + s[1] + static_cast<uint64_t>(t[0] < low);
+        std::memcpy(out, t, 16);
+    }
+};
+
+template <class Engine>
+struct AeadSchedule {
+    static constexpr size_t kLanes = Engine::kLanes;
+    static constexpr size_t kBlock = 64;
+    static constexpr size_t kTag = 16;
+
+    /// A run of blocks of one packet within the lanes.
+    struct Piece {
+        size_t job, offset, lane, blocks;
+    };
+
+    struct Cursor {
+        AeadJob* jobs;
+        size_t count;
+        size_t job = 0;
+        size_t offset = 0;
+
+        /// Fills lanes from `used` on with the next blocks of data. Returns how many lanes are in use then.
+        size_t take(AeadLane* lanes, size_t used, Piece* pieces, size_t& piece_count) {
+            piece_count = 0;
+            while (used < kLanes && job < count) {
+                const AeadJob& j = jobs[job];
+                if (!j.ok || offset >= j.len) {
+                    ++job;
+                    offset = 0;
+                    continue;
+                }
+                const size_t left = (j.len - offset + kBlock - 1) / kBlock;
+                const size_t blocks = left < kLanes - used ? left : kLanes - used;
+                pieces[piece_count++] = {job, offset, used, blocks};
+                for (size_t i = 0; i < blocks; ++i)
+                    set_lane(lanes[used + i], j.counter, static_cast<uint32_t>(offset / kBlock + 1 + i));
+                used += blocks;
+                offset += blocks * kBlock;
+            }
+            return used;
+        }
+    };
+
+    static void set_lane(AeadLane& lane, uint64_t counter, uint32_t block) {
+        lane = {block, 0, {static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32)}};
+    }
+
+    static void apply(const AeadJob* jobs, const Piece* pieces, size_t count, const uint8_t* keystream) {
+        for (size_t p = 0; p < count; ++p) {
+            const Piece& piece = pieces[p];
+            const AeadJob& j = jobs[piece.job];
+            if (!j.ok) continue;
+            const uint8_t* ks = keystream + piece.lane * kBlock;
+            const uint8_t* src = j.src + piece.offset;
+            uint8_t* dst = j.dst + piece.offset;
+            const size_t bytes = j.len - piece.offset;
+            const size_t whole = bytes / kBlock < piece.blocks ? bytes / kBlock : piece.blocks;
+            for (size_t i = 0; i < whole; ++i) Engine::add(dst + i * kBlock, src + i * kBlock, ks + i * kBlock);
+            if (whole < piece.blocks)
+                Engine::add_some(dst + whole * kBlock, src + whole * kBlock, ks + whole * kBlock, bytes - whole * kBlock);
+        }
+    }
+
+    static bool equal(const uint8_t a[kTag], const uint8_t b[kTag]) {
+        uint64_t x[2], y[2];
+        std::memcpy(x, a, kTag);
+        std::memcpy(y, b, kTag);
+        return ((x[0] ^ y[0]) | (x[1] ^ y[1])) == 0;
+    }
+
+    static void wipe(void* p, size_t n) {
+        std::memset(p, 0, n);
+        __asm__ __volatile__("" : : "r"(p) : "memory");
+    }
+
+    template <bool kSeal>
+    static void group(const uint8_t* key, AeadJob* jobs, size_t count) {
+        alignas(64) uint8_t first[kLanes * kBlock];
+        alignas(64) uint8_t more[kLanes * kBlock];
+        alignas(64) AeadLane lanes[kLanes] = {};
+        Piece pieces[kLanes];
+        size_t piece_count = 0;
+        bool used_more = false;
+        for (size_t i = 0; i < count; ++i) {
+            set_lane(lanes[i], jobs[i].counter, 0);
+            jobs[i].ok = true;
+        }
+        Cursor cursor{jobs, count};
+        const size_t used = cursor.take(lanes, count, pieces, piece_count);
+        Engine::keystream(key, lanes, used, first);
+        if constexpr (!kSeal) {
+            for (size_t i = 0; i < count; ++i) {
+                uint8_t tag[kTag];
+                Engine::tag(tag, first + i * kBlock, jobs[i].src, jobs[i].len);
+                jobs[i].ok = equal(tag, jobs[i].src + jobs[i].len);
+            }
+        }
+        apply(jobs, pieces, piece_count, first);
+        while (const size_t n = cursor.take(lanes, 0, pieces, piece_count)) {
+            Engine::keystream(key, lanes, n, more);
+            apply(jobs, pieces, piece_count, more);
+            used_more = true;
+        }
+        if constexpr (kSeal)
+            for (size_t i = 0; i < count; ++i) Engine::tag(jobs[i].dst + jobs[i].len, first + i * kBlock, jobs[i].dst, jobs[i].len);
+        wipe(first, sizeof first);
+        if (used_more) wipe(more, sizeof more);
+    }
+
+    template <bool kSeal>
+    static void run(const uint8_t key[32], AeadJob* jobs, size_t count) {
+        for (; count > kLanes; jobs += kLanes, count -= kLanes) group<kSeal>(key, jobs, kLanes);
+        if (count > 0) group<kSeal>(key, jobs, count);
+    }
+};
+
+}  // namespace mesh::crypto
