@@ -11,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 def run(test, full):
-    env = dict(os.environ, MESH_FULL="1" if full else "")
+    env = dict(os.environ)
+    if full:
+        env["MESH_FULL"] = "1"
     start = time.monotonic()
     try:
         done = subprocess.run(test["command"], capture_output=True, text=True, errors="replace", timeout=3600 if full else 300, env=env)
