@@ -7,6 +7,7 @@
 
 #include "base/crypto/crypto.h"
 #include "base/log.h"
+#include "platform/file.h"
 #include "platform/http/http_client.h"
 #include "platform/net/dialer.h"
 #include "platform/net/resolver.h"
@@ -407,6 +408,80 @@ TEST_F(ControlLab, ACertificateNobodyVouchesForStopsTheFetchOfTheKey) {
     run_until([&] { return !a.events.control_errors.empty(); });
     EXPECT_THAT(a.events.control_errors[0], HasSubstr("ertificate"));
     EXPECT_THAT(a.events.logins, IsEmpty());
+}
+
+TEST_F(ControlLab, ACertificateTheSystemTrustsOpensTheWay) {
+    platform::SelfSignedOptions names;
+    names.names = {"127.0.0.1"};
+    names.now = loop_.wall();
+    const auto made = platform::make_self_signed(names).value();
+    const std::string path = ::testing::TempDir() + "lab-roots.pem";
+    ASSERT_TRUE(platform::replace_file(path, made.cert_pem));
+    ::setenv("SSL_CERT_FILE", path.c_str(), 1);
+    ControlServer::Options o;
+    o.tls = platform::TlsServerContext::create(made.cert_pem, made.key_pem).value();
+    serve(std::move(o));
+    EXPECT_EQ(join("alpha").events.map->self->id, 1);
+    ::unsetenv("SSL_CERT_FILE");
+}
+
+TEST_F(ControlLab, ALoginThatWaitsSurvivesALostConnection) {
+    ControlServer::Options o;
+    o.registry.require_login = true;
+    serve(std::move(o));
+    Client& a = client("alpha");
+    login(a);
+    run_until([&] { return !a.events.auth_urls.empty(); });
+    server_->drop_connections();
+    get(a.events.auth_urls[0]);
+    run_until([&] { return !a.events.logins.empty(); });
+    EXPECT_EQ(a.events.auth_urls.size(), 1U);
+}
+
+TEST_F(ControlLab, ManyChangesBecomeFewMessagesAndTheLastOneCounts) {
+    serve();
+    Client& a = join("alpha");
+    a.events.accepted = 0;
+    for (int derp = 1; derp <= 100; ++derp) {
+        a.hostinfo.net_info->preferred_derp = derp;
+        a->update(a.hostinfo, {}, a.disco.public_key());
+    }
+    run_until([&] { return server_->registry().nodes().at(1).home_derp == 100; });
+    EXPECT_LE(a.events.accepted, 2);
+}
+
+TEST_F(ControlLab, AnUpdateWithoutNewsIsNotSent) {
+    serve();
+    Client& a = join("alpha");
+    const int before = a.events.accepted;
+    a.hostinfo.net_info->derp_latency["1-v4"] = 0.5;
+    a->update(a.hostinfo, {{*Endpoint::parse("192.0.2.1:41641"), control::EndpointType::kLocal}}, a.disco.public_key());
+    get("/lab/nodes");
+    EXPECT_EQ(a.events.accepted, before);
+}
+
+TEST_F(ControlLab, AChangeOfTheNetworkKeepsAConnectionThatStillWorks) {
+    serve();
+    Client& a = join("alpha");
+    const size_t maps = a.events.changes.size();
+    a->network_changed();
+    get("/lab/nodes");
+    EXPECT_TRUE(a->connected());
+    EXPECT_EQ(a.events.changes.size(), maps) << "no new poll";
+}
+
+TEST_F(ControlLab, AnEphemeralNodeIsForgottenWhenItLeaves) {
+    ControlServer::Options o;
+    o.registry.ephemeral_keys = {"e"};
+    o.offline_delay = milliseconds(10);
+    serve(std::move(o));
+    Client& a = client("alpha");
+    login(a, "e");
+    run_until([&] { return !a.events.logins.empty(); });
+    start_map(a);
+    run_until([&] { return a.events.map != nullptr; });
+    a->stop();
+    run_until([&] { return server_->registry().nodes().empty(); });
 }
 
 TEST_F(ControlLab, ClientsMayBeDestroyedInsideAnyCallback) {
