@@ -41,6 +41,7 @@ class Connection::Attempt : private platform::ByteStream::Listener {
                                     [this](Result<platform::ByteStream> r) { dialled(std::move(r)); });
     }
     [[nodiscard]] const std::string& where() const { return where_; }
+    [[nodiscard]] uint16_t port() const { return target_.port; }
     [[nodiscard]] bool upgraded() const { return reader_ && reader_->upgraded(); }
     [[nodiscard]] platform::ByteStream take_stream() {
         stream_.detach();
@@ -125,7 +126,12 @@ void Connection::attempt_done(Attempt& attempt, Result<NoiseKeys> result) {
     }
     // A server that took the upgrade and then refused is the control server; others may be anything on that port.
     wrong_key_ |= attempt.upgraded();
-    failures_ += fmt::format("{}{}: {}", failures_.empty() ? "" : "; ", attempt.where(), result.error().message());
+    // The dialer names the address too; once is enough, and with a single way there is nothing to tell apart.
+    std::string cause = result.error().message();
+    const std::string dialled = fmt::format("{}:{}: ", config_.url.host, attempt.port());
+    if (cause.starts_with(dialled)) cause.erase(0, dialled.size());
+    if (!failures_.empty()) failures_ += "; ";
+    failures_ += targets_.size() > 1 ? fmt::format("{}: {}", attempt.where(), cause) : cause;
     std::erase_if(attempts_, [&](const auto& a) { return a.get() == &attempt; });
     if (next_target_ < targets_.size()) return start_next_attempt();
     if (attempts_.empty()) go_down({result.error().code, 0, failures_}, wrong_key_);

@@ -379,6 +379,17 @@ TEST_F(ControlLab, AServerThatIsNotThereIsNamedAtOnce) {
     EXPECT_THAT(a.events.control_errors[0], HasSubstr(std::to_string(port)));
 }
 
+TEST_F(ControlLab, AServerThatGoesAwayIsNamedOnceWithTheCause) {
+    serve();
+    Client& a = join("alpha");
+    const std::string url = server_->base_url();
+    server_.reset();
+    run_until([&] { return !a.events.control_errors.empty(); });
+    EXPECT_THAT(a.events.control_errors[0], ::testing::StartsWith("cannot connect to the control server at " + url + ": "));
+    EXPECT_EQ(a.events.control_errors[0].find(url), a.events.control_errors[0].rfind(url));
+    EXPECT_NE(a.events.map, nullptr) << "the map stays";
+}
+
 TEST_F(ControlLab, AnotherHttpServerIsNotTakenForAControlServer) {
     serve();
     Client& a = client("alpha", server_->base_url() + "/nothing");
