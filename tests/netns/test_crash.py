@@ -14,18 +14,21 @@ KEY = "crash-test-key"
 
 def kill_rounds(rounds, seed):
     rnd = random.Random(seed)
-    slowest, after_logout, killed_in = 0.0, 0, {}
+    slowest, after_logout, killed_in, plans = 0.0, 0, {}, []
     with Lab("crash") as lab:
         lab.flat("node")
+        lab.derper()
         lab.control(["--auth-key", KEY])
         node = lab.node("node").start()
         node.up(f"--auth-key={KEY}")
         for number in range(rounds):
             before = keys_of(node)
-            action, *args = rnd.choice([
-                ["up", f"--login-server={lab.url}", "--accept-dns=false", f"--auth-key={KEY}"],
-                ["up", f"--login-server={lab.url}", "--accept-dns=false", f"--auth-key={KEY}", "--force-reauth"],
-                ["set", f"--hostname=name{number}"], ["set", "--accept-routes"], ["down"], ["logout"]])
+            if not plans:
+                up = ["up", f"--login-server={lab.url}", "--accept-dns=false", f"--auth-key={KEY}", "--reset"]
+                plans = [up, [*up, "--force-reauth"], ["set", f"--hostname=name{number}"], ["set", "--accept-routes"], ["down"],
+                         ["logout"], ["logout"]]
+                rnd.shuffle(plans)
+            action, *args = plans.pop()
             where = f"round {number} of seed {seed}, {action}"
             cli = lab.start("node", [node.cli_path, f"--socket={node.socket}", action, *args], label=f"cli-{number}")
             # Process start included: the daemon works between about 20 and 120 ms from here.
@@ -50,9 +53,9 @@ def kill_rounds(rounds, seed):
                 assert now.get("PrivateNodeKey") == before["PrivateNodeKey"], where
                 assert now["disco"] == before["disco"], where
             if "PrivateNodeKey" not in now or rnd.random() < 0.2:
-                node.up(f"--auth-key={KEY}", timeout=20)
+                node.up(f"--auth-key={KEY}", "--reset", timeout=20)
                 assert node.status()["BackendState"] == "Running", where
-        node.up(f"--auth-key={KEY}", timeout=20)
+        node.up(f"--auth-key={KEY}", "--reset", timeout=20)
         assert node.stop() == 0
         log = "".join(p.text() for p in lab.processes if "tailscaled-node" in p.log.name)
         assert "damaged" not in log

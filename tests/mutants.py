@@ -1,0 +1,238 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Breaks the code on purpose, one fault at a time, and shows that a named test notices each.
+
+    tests/mutants.py [--list] [NAME...]      NAME: part of a mutant's name
+
+Works on a copy of the tree in build/mutants/src, never on the tree itself. Builds without optimization and only the test
+binaries that are named, each mutant incrementally. First every named test must pass on the unbroken copy. A mutant whose
+text is no longer in its file is a failure too: the table below has to follow the code."""
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+WORK = ROOT / "build/mutants"
+SRC, OUT = WORK / "src", WORK / "out"
+
+
+@dataclass
+class Mutant:
+    name: str     # what the broken program would do
+    file: str
+    old: str      # must occur exactly once
+    new: str
+    binary: str
+    test: str     # the test that notices
+    root: bool = False
+
+    def path(self):
+        return SRC / self.file
+
+
+MUTANTS = [
+    # WireGuard
+    Mutant("wg: a datagram is accepted twice", "wg/session.cc",
+           "if (!window_.fresh(counter)) return DropReason::kReplayed;", "",
+           "wg_test", "Device.AReplayedResponseOrDatagramIsRefused"),
+    Mutant("wg: an old initiation is accepted again", "wg/receive.cc",
+           "if (opened.stamp <= s.last_stamp) return DropReason::kReplayedStamp;", "",
+           "wg_test", "Device.ReplayedAndStaleInitiationsAreRefused"),
+    Mutant("wg: mac1 is not checked", "wg/cookie.cc",
+           "if (!crypto::equal_constant_time(expected, mac1_of(message))) return Verdict::kBadMac;", "",
+           "wg_test", "HandshakeGate.WithoutMac1NothingIsAnsweredAndNothingSpent"),
+    Mutant("wg: a cookie is demanded, any cookie will do", "wg/cookie.cc",
+           "if (!crypto::equal_constant_time(expected, mac2_of(message))) return Verdict::kDemandCookie;", "",
+           "wg_test", "HandshakeGate.DemandsCookiesOnceTheFreeBudgetIsSpentAndForOneSecondAfter"),
+    Mutant("wg: a session opens for ever", "wg/session.cc",
+           "if (age(now) > kRejectAfterTime) return DropReason::kExpired;", "",
+           "wg_test", "Device.ASessionOpensNothingAfter180Seconds"),
+    Mutant("wg: every message has the same counter", "wg/session.cc",
+           "const uint64_t counter = next_counter_++;", "const uint64_t counter = next_counter_;",
+           "wg_test", "Session.OpensEveryLengthItSealed"),
+    Mutant("wg: old padding bytes leave with a packet", "wg/session.cc",
+           "std::memset(slot + kDataHeader + plain_len, 0, padding);", "",
+           "wg_test", "SessionProof.PaddingIsZeroWhateverLayThere"),
+    # dataplane and netstack
+    Mutant("dataplane: a peer may send from any address", "tailscaled/dataplane/dataplane.cc",
+           "if (row == nullptr || !row->allowed.contains(p.src)) return drop_in(Drop::kSource);",
+           "if (row == nullptr) return drop_in(Drop::kSource);",
+           "dataplane_test", "DataPlane.ASourceThatIsNotThePeersIsDropped"),
+    Mutant("dataplane: padding goes into the tunnel", "tailscaled/dataplane/dataplane.cc",
+           "const MutByteSpan packet = plain.first(p.total);", "const MutByteSpan packet = plain;",
+           "dataplane_test", "DataPlane.TheFirstPingArrivesAndIsAnswered"),
+    Mutant("netstack: the filter accepts everything", "netstack/filter.cc",
+           "return ok ? Verdict::kAccept : Verdict::kNoRule;", "return Verdict::kAccept;",
+           "netstack_test", "Filter.DeniesByDefault"),
+    Mutant("netstack: shields up changes nothing", "netstack/filter.cc",
+           "if (shields_up) return;", "",
+           "netstack_test", "Filter.ShieldsUpLetsOnlyAnswersThrough"),
+    Mutant("netstack: checksums of segments are left as they were", "netstack/segment.cc",
+           "store_be16(l4 + field, sum);\n}", "}",
+           "netstack_test", "Segment.SplitsTcpAsTheKernelWould"),
+    # magicsock
+    Mutant("path: trust never expires", "magicsock/path/peer_paths.cc",
+           "if (trust_told_ && !trusted(now)) {\n        trust_told_ = false;",
+           "trust_until_ = max(trust_until_, now + kTrustAfterPong);\n    if (trust_told_ && !trusted(now)) {\n        trust_told_ = false;",
+           "path_test", "PeerPaths.TrustThatNobodyRenewsExpiresAndTheOwnerIsTold"),
+    Mutant("path: a better address never takes over", "magicsock/path/peer_paths.cc",
+           "} else if (!trusted(now) || better_addr(answered, best_)) {", "} else if (!trusted(now)) {",
+           "path_test", "PeerPaths.ABetterAddressTakesOverAndAWorseOneDoesNot"),
+    Mutant("path: pings are not pinged back", "magicsock/path/peer_paths.cc",
+           "if (trusted(now)) return true;\n    if (c->last_ping_back", "return true;\n    if (c->last_ping_back",
+           "path_test", "PeerPaths.APingIsAnsweredByAPingBackWhileThereIsNoTrust"),
+    Mutant("path: any pong proves an address", "magicsock/path/peer_paths.cc",
+           "if (it == outstanding_.end()) return std::nullopt;",
+           "if (it == outstanding_.end()) { set_best({.ep = candidates_.front().ep, .latency = {}}, now, todo); return std::nullopt; }",
+           "path_test", "PeerPaths.APongWithAnUnknownOrUsedIdProvesNothing"),
+    Mutant("path: a stranger's CallMeMaybe is followed", "magicsock/path/magicsock_disco.cc",
+           "    Peer* p = find_by_node(from);\n    if (p == nullptr || !speaks_disco(*p) || disco::sender_of(datagram) != p->config.disco) {",
+           "    Peer* p = find_by_node(from);\n"
+           "    if (const auto it = by_disco_.find(disco::sender_of(datagram)); it != by_disco_.end()) p = find(it->second.front());\n"
+           "    if (p == nullptr || !speaks_disco(*p)) {",
+           "path_test", "Magicsock.DiscoByRelayMustComeFromTheNodeThatOwnsTheKey"),
+    Mutant("derp: a frame may be of any length", "magicsock/derp/frame.cc",
+           "if (len > *limit) return Next::kTooLarge;", "",
+           "derp_test", "DerpFrame.LengthsAboveTheLimitEndTheStream"),
+    # control
+    Mutant("control: PeersRemoved is ignored", "tailscaled/control/map_peers.cc",
+           "if (const auto id = node_id(text)) erase(*id);", "",
+           "control_test", "MapSessionTest.PeersRemovedAndChangedTogetherAddAgain"),
+    Mutant("control: the Noise nonce is little endian", "tailscaled/control/noise.cc",
+           "crypto::nonce_be(nonce, receive_nonce_++);", "crypto::nonce_le(nonce, receive_nonce_++);",
+           "control_test", "NoiseVectors.RecordsAreSealedAndOpened"),
+    Mutant("control: any text is a web address", "tailscaled/control/map_session.cc",
+           'return (url.starts_with("https://") || url.starts_with("http://")) &&', "return",
+           "control_test", "MapSessionTest.OnlyWebAddressesAreShown"),
+    # local API
+    Mutant("localapi: web pages may ask", "tailscaled/localapi/session.cc",
+           'return (host.empty() || host == kHost) && !r.has_header("Origin")', "return (host.empty() || host == kHost)",
+           "localapi_test", "SessionTest.WebPagesAreTurnedAway"),
+    Mutant("localapi: everybody may write", "tailscaled/localapi/peer_auth.cc",
+           "if (uid == 0 || uid == daemon_uid) return true;", "return uid == 0 || daemon_uid != uid || true;",
+           "localapi_test", "SessionTest.OthersMayReadButNotWrite"),
+    # platform
+    Mutant("file: replaced before its content is on disk", "platform/file.cc",
+           'if (step(FileStep::kSync, temp, [&] { return ::fsync(f.fd); }) != 0) return give_up("fsync " + temp);', "",
+           "platform_test", "ReplaceFile.SyncsTheContentBeforeTheNameAndTheFolderAfterIt"),
+    Mutant("router: rules stay behind at the end", "platform/linux/router.cc",
+           "Status done = execute(netlink_, host.tun_index, plan(host, nothing, tun_name_));", "Status done{};",
+           "platform_kernel_test", "RouterKernel.ClientEqualsTheOriginalAndLeavesNoTrace", root=True),
+    # the daemon
+    Mutant("state: the previous generation is not tried", "tailscaled/state_file.cc",
+           "if (auto older = ipn::StateStore::parse(*old)) {", "if (auto older = ipn::StateStore::parse(*old); older && false) {",
+           "daemon_test", "StateFileProof.ADamagedFileIsReplacedByItsPredecessor"),
+    Mutant("state: the previous generation is not kept", "tailscaled/state_file.cc",
+           'if (!last_.empty()) TRY(platform::replace_file(path_ + ".prev", last_, 0600));', "",
+           "daemon_test", "StateFileProof.ADamagedFileIsReplacedByItsPredecessor"),
+    Mutant("plan: an unasked default route is used", "tailscaled/network_plan.cc",
+           "p.is_default() ? is_exit_node : prefs.route_all", "p.is_default() || prefs.route_all",
+           "daemon_test", "HostileControl.AnUnaskedDefaultRouteIsNotUsed"),
+    Mutant("plan: subnets are used unasked", "tailscaled/network_plan.cc",
+           "p.is_default() ? is_exit_node : prefs.route_all", "!p.is_default() || is_exit_node",
+           "daemon_test", "HostileControl.SubnetsNeedAcceptRoutesEvenIfTheyAreSingleAddresses"),
+]
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def copy_tree():
+    names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    wanted = {n for n in names.decode().split("\0") if n and (ROOT / n).is_file()}
+    for name in wanted:
+        data, target = (ROOT / name).read_bytes(), SRC / name
+        if target.is_file() and target.read_bytes() == data:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    for path in SRC.rglob("*"):
+        if path.is_file() and str(path.relative_to(SRC)) not in wanted:
+            path.unlink()
+
+
+def build(targets):
+    env = dict(os.environ, CCACHE_BASEDIR=str(SRC), CCACHE_NOHASHDIR="1", CCACHE_SLOPPINESS="time_macros,include_file_mtime,include_file_ctime")
+    if not (OUT / "build.ninja").is_file():
+        done = subprocess.run(["cmake", "-S", SRC, "-B", OUT, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O0"],
+                              capture_output=True, text=True, env=env)
+        if done.returncode != 0:
+            return False, done.stdout + done.stderr
+    done = subprocess.run(["ninja", "-C", OUT, *sorted(targets)], capture_output=True, text=True, errors="replace", env=env)
+    return done.returncode == 0, done.stdout
+
+
+def run(binary, tests, seconds=60):
+    """(exit code or None after `seconds`, output)"""
+    try:
+        done = subprocess.run([OUT / "bin" / binary, f"--gtest_filter={':'.join(tests)}"], capture_output=True, text=True,
+                              errors="replace", timeout=seconds)
+        return done.returncode, done.stdout + done.stderr
+    except subprocess.TimeoutExpired as e:
+        return None, (e.stdout or b"").decode(errors="replace")
+
+
+def try_mutant(m):
+    """None if the test noticed, else why not."""
+    text = m.path().read_text()
+    if text.count(m.old) != 1:
+        return f"its text occurs {text.count(m.old)} times in {m.file}"
+    try:
+        m.path().write_text(text.replace(m.old, m.new))
+        built, output = build([m.binary])
+        if not built:
+            return "the mutant does not compile\n" + output[-2000:]
+        code, output = run(m.binary, [m.test])
+    finally:
+        m.path().write_text(text)
+    if code is None or code < 0 or "[  FAILED  ] " + m.test in output:
+        return None
+    return f"{m.test} did not notice"
+
+
+def main():
+    words = [a for a in sys.argv[1:] if not a.startswith("--")]
+    mutants = [m for m in MUTANTS if not words or any(w in m.name for w in words)]
+    if "--list" in sys.argv:
+        for m in mutants:
+            say(f"{m.name}\n    {m.file} -> {m.test}")
+        return 0
+    skipped = [m for m in mutants if m.root and os.geteuid() != 0]
+    mutants = [m for m in mutants if m not in skipped]
+    for m in skipped:
+        say(f"SKIPPED LOUDLY, needs root: {m.name}")
+    start = time.monotonic()
+    copy_tree()
+    binaries = {}
+    for m in mutants:
+        binaries.setdefault(m.binary, set()).add(m.test)
+    passed = failed = 0
+    built, output = build(binaries)
+    if not built:
+        say(output[-4000:])
+        say("0 passed, 1 failed")
+        return 1
+    for binary, tests in binaries.items():
+        code, output = run(binary, tests)
+        missing = [t for t in tests if "[       OK ] " + t not in output]
+        if code != 0 or missing:
+            failed += 1
+            say(f"FAILED  unbroken {binary}: {', '.join(missing)}\n{output[-2000:]}")
+    say(f"unbroken copy built and tested in {time.monotonic() - start:.0f} s")
+    for m in sorted(mutants, key=lambda one: one.binary):
+        begin = time.monotonic()
+        why = try_mutant(m)
+        passed, failed = passed + (why is None), failed + (why is not None)
+        say(f"{'noticed' if why is None else 'FAILED '} {time.monotonic() - begin:5.1f} s  {m.name}" +
+            (f"  [{m.test}]" if why is None else f"\n        {why}"))
+    say(f"total {time.monotonic() - start:.0f} s")
+    say(f"{passed} passed, {failed} failed")
+    return failed > 0 or passed == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
