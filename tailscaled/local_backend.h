@@ -183,6 +183,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     std::optional<control::NetInfo> net_info_;
     std::vector<magicsock::LocalEndpoint> endpoints_;
     int home_derp_ = 0;
+    int64_t timestamp_floor_ = 0;  ///< WireGuard stamps of this run start above it; 0 = not known yet
     std::set<int> live_derps_;
     std::map<int, std::string> derp_problems_;
     bool any_session_ = false;

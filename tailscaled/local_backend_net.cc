@@ -43,7 +43,12 @@ void LocalBackend::apply_keys() {
     if (!engine_) return;
     const auto& persist = profiles_.prefs().persist;
     const NodePrivate key = persist ? persist->private_node_key : NodePrivate{};
-    engine_->set_keys(key, profiles_.disco_key(), profiles_.timestamp_floor(loop_.wall()));
+    if (timestamp_floor_ == 0) {
+        // Once per run, and on disk before the first use: after a second crash a run must not start at the same stamp again.
+        timestamp_floor_ = profiles_.timestamp_floor(loop_.wall());
+        if (timestamp_floor_ > 0) on_timestamp(timestamp_floor_ + 1);
+    }
+    engine_->set_keys(key, profiles_.disco_key(), timestamp_floor_);
     derp_dialer_->set_node_key(key);
     engine_->set_running(!key.is_zero() && profiles_.prefs().want_running);
 }
