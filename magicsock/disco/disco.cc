@@ -51,7 +51,7 @@ std::optional<Message> parse_ping(WireReader& r) {
     if (!r.ok()) return std::nullopt;
     if (r.remaining() >= 32) {
         r.copy(m.node.raw);
-        m.padding = r.remaining();
+        if (!m.node.is_zero()) m.padding = r.remaining();
     }
     return m;
 }
