@@ -5,7 +5,8 @@
 ///
 /// Straight line, per batch:
 ///   out: Session* s = send_session(peer, now); if null stage() each packet, else seal() each; once sent_data().
-///   in:  receive() each datagram; for kData hand `plain` on (trim by the IP header); once per peer received_data().
+///        Faster for several packets: Session::prepare() each, then Session::seal() all.
+///   in:  receive() the datagrams; for kData hand `plain` on (trim by the IP header); once per peer received_data().
 ///        kDropped with kUnknownIndex: if the source maps to a peer, unknown_index_from(peer, now).
 /// These calls do not allocate (stage copies), lock or log.
 ///
@@ -16,6 +17,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
@@ -99,7 +101,7 @@ class Device {
 
     // -- outbound ----------------------------------------------------------------------------------------------------
     /// The session to seal with, or null: stage the packets then. Starts a new handshake when the session is due for
-    /// one. Valid until the next call that is not seal() or const.
+    /// one. Valid until receive(), handle_timeout(), set_private_key(), add_peer() or remove_peer().
     [[nodiscard]] Session* send_session(PeerId peer, Time now);
     /// Seals in place: `slot` has kDataHeader (16) bytes of room, then `plain_len` bytes of packet, then room for up
     /// to 15 bytes of padding and 16 of tag. Pads with zeros to a multiple of 16, but not beyond `mtu` (0: no limit).
@@ -123,6 +125,9 @@ class Device {
     };
     /// Transport is opened in place; handshake messages are answered by Output. A failed opening destroys the bytes.
     [[nodiscard]] Opened receive(MutByteSpan datagram, const Source& from, Time now);
+    /// The same for several datagrams from one source, in order: out[i] tells of datagrams[i]. Transport messages of one
+    /// session that follow each other are opened together.
+    void receive(std::span<const MutByteSpan> datagrams, const Source& from, Time now, std::span<Opened> out);
     /// Once per batch and peer for kData: `bytes` of datagrams came in.
     void received_data(PeerId peer, size_t bytes, Time now);
     /// Transport data of a session we do not have came from a place that belongs to this peer: we probably restarted
@@ -175,7 +180,9 @@ class Device {
 
     // inbound (receive.cc)
     [[nodiscard]] DropReason pass_gate(MutByteSpan datagram, const Source& from, Time now);
-    [[nodiscard]] Opened receive_transport(MutByteSpan datagram, const Source& from, Time now);
+    [[nodiscard]] size_t receive_run(std::span<const MutByteSpan> datagrams, const Source& from, Time now,
+                                     std::span<Opened> out);
+    void transport_accepted(const Session& session, size_t size, const Source& from, Time now);
     [[nodiscard]] DropReason receive_initiation(MutByteSpan datagram, const Source& from, Time now, PeerId& who);
     [[nodiscard]] DropReason receive_response(MutByteSpan datagram, const Source& from, Time now, PeerId& who);
     [[nodiscard]] DropReason receive_cookie(ByteSpan datagram, Time now, PeerId& who);

@@ -16,7 +16,7 @@ void ReplayWindow::mark(uint64_t counter) {
     words_[word % kWords] |= uint64_t{1} << (counter % 64);
 }
 
-size_t Session::seal(uint8_t* slot, size_t plain_len, size_t mtu) {
+size_t Session::prepare(uint8_t* slot, size_t plain_len, size_t mtu, crypto::AeadJob& job) {
     if (next_counter_ >= kRejectAfterMessages) return 0;
     const size_t padding = padding_for(plain_len, mtu);
     std::memset(slot + kDataHeader + plain_len, 0, padding);
@@ -25,24 +25,41 @@ size_t Session::seal(uint8_t* slot, size_t plain_len, size_t mtu) {
     store_le32(slot, kTypeTransport);
     store_le32(slot + 4, remote_index_);
     store_le64(slot + 8, counter);
-    uint8_t nonce[12];
-    crypto::nonce_le(nonce, counter);
-    crypto::aead_seal(slot + kDataHeader, ByteSpan(slot + kDataHeader, len), {}, nonce, keys_.send.bytes);
+    job = {slot + kDataHeader, slot + kDataHeader, len, counter, false};
     return kDataHeader + len + kTag;
 }
 
-DropReason Session::open(MutByteSpan datagram, Time now) {
+size_t Session::seal(uint8_t* slot, size_t plain_len, size_t mtu) {
+    crypto::AeadJob job;
+    const size_t n = prepare(slot, plain_len, mtu, job);
+    if (n > 0) seal({&job, 1});
+    return n;
+}
+
+DropReason Session::check(MutByteSpan datagram, Time now, crypto::AeadJob& job) const {
     if (age(now) > kRejectAfterTime) return DropReason::kExpired;
     const uint64_t counter = load_le64(datagram.data() + 8);
     if (counter >= kRejectAfterMessages) return DropReason::kExpired;
     // Asked before decryption because it is cheaper; set only after, because only then the counter is the peer's.
     if (!window_.fresh(counter)) return DropReason::kReplayed;
-    uint8_t nonce[12];
-    crypto::nonce_le(nonce, counter);
     uint8_t* const body = datagram.data() + kDataHeader;
-    if (!crypto::aead_open(body, datagram.subspan(kDataHeader), {}, nonce, keys_.receive.bytes)) return DropReason::kBadTag;
-    window_.mark(counter);
+    job = {body, body, datagram.size() - kDataOverhead, counter, false};
     return DropReason::kNone;
+}
+
+DropReason Session::accept(const crypto::AeadJob& job) {
+    if (!job.ok) return DropReason::kBadTag;
+    // Again: the same datagram may have been twice among the jobs.
+    if (!window_.fresh(job.counter)) return DropReason::kReplayed;
+    window_.mark(job.counter);
+    return DropReason::kNone;
+}
+
+DropReason Session::open(MutByteSpan datagram, Time now) {
+    crypto::AeadJob job;
+    if (const DropReason d = check(datagram, now, job); d != DropReason::kNone) return d;
+    open({&job, 1});
+    return accept(job);
 }
 
 }  // namespace mesh::wg

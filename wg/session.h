@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "base/bytes.h"
+#include "base/crypto/aead_stream.h"
 #include "base/keys.h"
 #include "base/time.h"
 #include "wg/drop.h"
@@ -39,14 +40,29 @@ enum class Role : uint8_t { kInitiator, kResponder };
 class Session {
    public:
     Session(const TransportKeys& keys, Role role, uint32_t local_index, uint32_t remote_index, PeerId peer, Time now)
-        : keys_(keys), created_(now), local_index_(local_index), remote_index_(remote_index), peer_(peer), role_(role) {}
+        : send_(keys.send.bytes),
+          receive_(keys.receive.bytes),
+          created_(now),
+          local_index_(local_index),
+          remote_index_(remote_index),
+          peer_(peer),
+          role_(role) {}
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
 
     /// See Device::seal.
     [[nodiscard]] size_t seal(uint8_t* slot, size_t plain_len, size_t mtu);
+    /// seal() in two steps, for many packets at once: prepare() writes header and padding, takes the next counter and
+    /// describes the rest of the work; seal() of the jobs does it. Neither may be left out.
+    [[nodiscard]] size_t prepare(uint8_t* slot, size_t plain_len, size_t mtu, crypto::AeadJob& job);
+    void seal(std::span<crypto::AeadJob> jobs) const { send_.seal(jobs); }
+
     /// Opens a transport message of at least kDataOverhead bytes in place; the plaintext starts at kDataHeader.
     [[nodiscard]] DropReason open(MutByteSpan datagram, Time now);
+    /// open() in three steps: what can be said before decryption, then the jobs that passed, then what each came to.
+    [[nodiscard]] DropReason check(MutByteSpan datagram, Time now, crypto::AeadJob& job) const;
+    void open(std::span<crypto::AeadJob> jobs) const { receive_.open(jobs); }
+    [[nodiscard]] DropReason accept(const crypto::AeadJob& job);
 
     [[nodiscard]] Duration age(Time now) const { return now - created_; }
     [[nodiscard]] bool can_send(Time now) const {
@@ -68,7 +84,7 @@ class Session {
     }
 
    private:
-    TransportKeys keys_;
+    crypto::AeadStream send_, receive_;
     uint64_t next_counter_ = 0;
     Time created_;
     uint32_t local_index_;

@@ -22,6 +22,7 @@ constexpr size_t kScratchBytes = 65536 + kSlotOverhead;
 // A denied flood must not make us send as much.
 constexpr unsigned kRejectsPerBatch = 8;
 constexpr int kSettleRounds = 8;
+constexpr size_t kOpenTogether = 16;
 
 Drop drop_of(Verdict v) {
     switch (v) {
@@ -60,7 +61,8 @@ DataPlane::DataPlane(Random& random, Kernel& kernel, Events& events, Config conf
       tables_(std::make_shared<const Tables>()),
       filter_(random.u64()),
       coalescer_(random.u64()),
-      batch_(kernel),
+      seals_(kernel),
+      batch_(seals_),
       scratch_(std::make_unique_for_overwrite<uint8_t[]>(kScratchBytes)) {}
 
 DataPlane::~DataPlane() = default;
@@ -78,6 +80,7 @@ void DataPlane::send(std::span<TunRead> reads, Time now) {
             drop_out(Drop::kBadOffload);
         }
     }
+    seals_.finish();
     settle(now);
 }
 
@@ -144,6 +147,7 @@ void DataPlane::seal_packet(PeerId peer, ByteSpan packet, Time now) {
         return;
     }
     to.bytes += seal_one(to, *session, packet.size(), [&](uint8_t* at) { std::memcpy(at, packet.data(), packet.size()); });
+    seals_.finish();
 }
 
 template <class Fill>
@@ -155,7 +159,7 @@ size_t DataPlane::seal_one(const Account& to, wg::Session& session, size_t len, 
     }
     uint8_t* slot = udp ? batch_.reserve(to.path.udp, len + kSlotOverhead) : scratch_.get();
     fill(slot + wg::kDataHeader);
-    const size_t n = wg_.seal(session, slot, len, config_.mtu);
+    const size_t n = seals_.add(session, slot, len, config_.mtu);
     if (n == 0) {
         drop_out(Drop::kNoSession);
         return 0;
@@ -165,6 +169,7 @@ size_t DataPlane::seal_one(const Account& to, wg::Session& session, size_t len, 
         count(counters_.out, kind_of(to.path.udp), n);
     }
     if (to.path.derp_region > 0) {
+        seals_.finish();
         if (kernel_.send_derp(to.path.derp_region, key_of(to.peer), {slot, n})) {
             count(counters_.out, PathKind::kDerp, n);
         } else {
@@ -196,12 +201,19 @@ void DataPlane::receive(std::span<UdpReceive> batch, Time now) {
     for (const UdpReceive& r : batch) {
         const Source from{r.from, 0, {}};
         const size_t stride = r.stride == 0 ? r.bytes.size() : r.stride;
+        std::array<MutByteSpan, kOpenTogether> found;
+        size_t n = 0;
         for (MutByteSpan rest = r.bytes; !rest.empty();) {
             const MutByteSpan datagram = rest.first(std::min(stride, rest.size()));
             rest = rest.subspan(datagram.size());
-            if (sock_.receive_udp(datagram, r.from, now) == magicsock::Magicsock::Kind::kWireGuard)
-                open(datagram, from, now);
+            if (sock_.receive_udp(datagram, r.from, now) != magicsock::Magicsock::Kind::kWireGuard) continue;
+            found[n++] = datagram;
+            if (n == found.size()) {
+                open(found, from, now);
+                n = 0;
+            }
         }
+        open(std::span(found).first(n), from, now);
     }
     settle(now);
 }
@@ -209,7 +221,7 @@ void DataPlane::receive(std::span<UdpReceive> batch, Time now) {
 void DataPlane::receive_derp(int region, std::span<DerpReceive> batch, Time now) {
     for (const DerpReceive& r : batch) {
         if (sock_.receive_derp(r.bytes, region, r.from, now) == magicsock::Magicsock::Kind::kWireGuard)
-            open(r.bytes, Source{{}, region, r.from}, now);
+            open({&r.bytes, 1}, Source{{}, region, r.from}, now);
     }
     settle(now);
 }
@@ -219,12 +231,18 @@ void DataPlane::receive_derp(int region, const NodePublic& from, MutByteSpan dat
     receive_derp(region, {&one, 1}, now);
 }
 
-void DataPlane::open(MutByteSpan datagram, const Source& from, Time now) {
-    const wg::Device::Opened o = wg_.receive(datagram, from, now);
+/// At most kOpenTogether.
+void DataPlane::open(std::span<const MutByteSpan> datagrams, const Source& from, Time now) {
+    std::array<wg::Device::Opened, kOpenTogether> opened;
+    wg_.receive(datagrams, from, now, opened);
+    for (size_t i = 0; i < datagrams.size(); ++i) take(opened[i], datagrams[i].size(), from, now);
+}
+
+void DataPlane::take(const wg::Device::Opened& o, size_t size, const Source& from, Time now) {
     switch (o.kind) {
         case wg::Device::Opened::kData:
-            count(counters_.in, from.by_derp() ? PathKind::kDerp : kind_of(from.udp), datagram.size());
-            account_in(o.peer, datagram.size(), from, now);
+            count(counters_.in, from.by_derp() ? PathKind::kDerp : kind_of(from.udp), size);
+            account_in(o.peer, size, from, now);
             deliver(o.peer, o.plain, now);
             break;
         case wg::Device::Opened::kKeepalive:
@@ -467,11 +485,12 @@ void DataPlane::flush_staged(Account& to, Time now) {
     if (to.path.empty()) return;
     wg::Session* session = wg_.send_session(to.peer, now);
     while (session != nullptr && wg_.take_staged(to.peer, staged_)) {
-        session = wg_.send_session(to.peer, now);  // take_staged() may have moved it
-        if (session == nullptr) return;
+        session = wg_.send_session(to.peer, now);
+        if (session == nullptr) break;
         to.bytes += seal_one(to, *session, staged_.size(),
                              [&](uint8_t* at) { std::memcpy(at, staged_.data(), staged_.size()); });
     }
+    seals_.finish();
 }
 
 void DataPlane::authenticated(PeerId peer, const Source& from, Time now) { sock_.wg_authenticated(peer, from, now); }

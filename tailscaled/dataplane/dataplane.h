@@ -21,6 +21,7 @@
 #include "netstack/segment.h"
 #include "netstack/tsmp.h"
 #include "tailscaled/dataplane/drop.h"
+#include "tailscaled/dataplane/seal_queue.h"
 #include "tailscaled/dataplane/send_batch.h"
 #include "tailscaled/dataplane/tables.h"
 #include "tailscaled/dataplane/tunnel_ping.h"
@@ -161,7 +162,8 @@ class DataPlane final : private wg::Output, private magicsock::Output {
     Account& account_out(PeerId peer, Time now);
     void flush_accounts_out(Time now);
     // in
-    void open(MutByteSpan datagram, const Source& from, Time now);
+    void open(std::span<const MutByteSpan> datagrams, const Source& from, Time now);
+    void take(const wg::Device::Opened& opened, size_t size, const Source& from, Time now);
     void deliver(PeerId peer, MutByteSpan plain, Time now);
     void deny(PeerId peer, const PeerRow& row, const netstack::Parsed& p, netstack::Verdict why, Time now);
     void handle_tsmp(PeerId peer, ByteSpan packet, const netstack::Parsed& p, Time now);
@@ -189,6 +191,7 @@ class DataPlane final : private wg::Output, private magicsock::Output {
     netstack::Filter filter_;
     netstack::Segmenter segmenter_;
     netstack::Coalescer coalescer_;
+    SealQueue seals_;  // empty between calls from outside
     SendBatch batch_;
     TunnelPings pings_;
     std::vector<Known> peers_;  // index: PeerId; zero key: none
