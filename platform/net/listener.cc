@@ -2,6 +2,7 @@
 #include "platform/net/listener.h"
 
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -137,7 +138,14 @@ Result<std::unique_ptr<Listener>> Listener::unix_socket(Loop& loop, const std::s
     struct stat st{};
     if (::lstat(path.c_str(), &st) == 0) {
         if (!S_ISSOCK(st.st_mode)) return fail(Code::kInvalid, what + ": a file that is not a socket is in the way");
-        if (somebody_answers(at))
+        // A daemon that was killed while it started a child (iptables) lives on in that child's first instants, listening
+        // socket included. Whoever is really there is still there a moment later.
+        bool answers = somebody_answers(at);
+        for (int i = 0; i < 8 && answers; ++i) {
+            ::poll(nullptr, 0, 50);
+            answers = somebody_answers(at);
+        }
+        if (answers)
             return fail(Code::kUnavailable, what + ": address already in use (another process answers there)");
         if (::unlink(path.c_str()) != 0 && errno != ENOENT) return fail_errno(what + ": remove the old socket", errno);
     }
