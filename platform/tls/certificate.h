@@ -49,4 +49,14 @@ struct DerpMeta {
 [[nodiscard]] Result<Bytes> pem_to_der(std::string_view pem);
 [[nodiscard]] std::array<uint8_t, 32> certificate_sha256(ByteSpan der);
 
+/// What a server's operator should know of a certificate file.
+struct CertificateFacts {
+    size_t count = 0;          ///< certificates in the text
+    bool self_signed = false;  ///< the first one: issuer = subject
+    WallTime not_before, not_after;  ///< of the first one
+    std::string name_problem;  ///< "" = the first one is for the name asked; else why not, in plain words
+};
+/// `pem`: leaf first, at most 64 certificates are counted. `name` "" = not checked.
+[[nodiscard]] Result<CertificateFacts> describe_certificates(std::string_view pem, const std::string& name);
+
 }  // namespace mesh::platform

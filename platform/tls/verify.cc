@@ -220,3 +220,36 @@ void Verifier::install(SSL_CTX* ctx) {
 }
 
 }  // namespace mesh::platform::openssl
+
+namespace mesh::platform {
+namespace {
+
+WallTime wall_of(const ASN1_TIME* t) {
+    tm parts{};
+    if (ASN1_TIME_to_tm(t, &parts) != 1) return {};
+    return {static_cast<int64_t>(timegm(&parts)) * 1'000'000'000};
+}
+
+}  // namespace
+
+Result<CertificateFacts> describe_certificates(std::string_view pem, const std::string& name) {
+    constexpr size_t kMaxCounted = 64;
+    ERR_clear_error();
+    if (pem.size() > static_cast<size_t>(std::numeric_limits<int>::max())) return fail(Code::kLimit, "PEM is too large");
+    const openssl::BioPtr bio = openssl::memory_bio(pem);
+    CertificateFacts out;
+    while (out.count < kMaxCounted) {
+        const openssl::X509Ptr cert(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr));
+        if (!cert) break;
+        if (++out.count > 1) continue;
+        out.self_signed = X509_NAME_cmp(X509_get_subject_name(cert.get()), X509_get_issuer_name(cert.get())) == 0;
+        out.not_before = wall_of(X509_get0_notBefore(cert.get()));
+        out.not_after = wall_of(X509_get0_notAfter(cert.get()));
+        if (!name.empty()) out.name_problem = openssl::name_problem(cert.get(), name);
+    }
+    if (out.count == 0) return fail(Code::kInvalid, "certificate: " + openssl::last_error());
+    ERR_clear_error();
+    return out;
+}
+
+}  // namespace mesh::platform
