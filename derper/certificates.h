@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
-/// Certificates from a folder (-certmode manual): <hostname>.crt and <hostname>.key. For an IP address as host name
-/// they are made if they do not exist; clients then know the server by its certificate's hash.
+/// Certificates from a folder: <hostname>.crt and <hostname>.key as with the original's -certmode manual, or a pair made
+/// here for a server without a domain, which clients then know by the certificate's hash.
 
-#include <array>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/keys.h"
 #include "base/result.h"
@@ -14,17 +14,31 @@
 
 namespace mesh::derper {
 
-/// Makes <dir>/<ip>.crt and .key unless both exist.
-[[nodiscard]] Status ensure_self_signed(const std::string& dir, const std::string& ip, WallTime now);
-/// Loads the pair and appends the meta certificate that names `key`. Call again now and then: files may be renewed,
-/// and the meta certificate is good for 30 days.
-[[nodiscard]] Result<std::shared_ptr<const platform::TlsServerContext>> load_tls(const std::string& dir,
-                                                                                const std::string& hostname,
-                                                                                const NodePublic& key, WallTime now);
-/// "sha256-raw:<hex>" of the certificate in the folder.
-[[nodiscard]] Result<std::string> certificate_pin(const std::string& dir, const std::string& hostname);
-/// A DERPNode for the map of the control server, as one line of JSON.
-[[nodiscard]] std::string node_json(const std::string& hostname, const std::string& pin, uint16_t derp_port,
-                                    int stun_port);
+struct CertPaths {
+    std::string crt;
+    std::string key;
+};
+[[nodiscard]] CertPaths cert_paths(const std::string& dir, const std::string& name);
+
+/// Makes the pair for `names` (IP literals, at least one; good for ten years, since the hash is what is trusted) unless both
+/// files exist. `ours`: a pair that has expired or is for none of `names` is replaced.
+[[nodiscard]] Status ensure_self_signed(const CertPaths& paths, const std::vector<std::string>& names, WallTime now,
+                                        bool ours);
+
+struct Certificate {
+    std::shared_ptr<const platform::TlsServerContext> tls;
+    std::string pin;                    ///< "sha256-raw:<hex>"
+    WallTime not_after;
+    bool self_signed = false;
+    std::vector<std::string> warnings;  ///< fit to be printed as they are
+};
+/// Loads the pair and appends the meta certificate that names `key`, good for 30 days. An error if the certificate is
+/// not for `hostname` ("" = do not look); warnings if clients will not trust it for another reason.
+[[nodiscard]] Result<Certificate> load_certificate(const CertPaths& paths, const std::string& hostname,
+                                                   const NodePublic& key, WallTime now);
+/// The certificate in the file is for that IP literal or name.
+[[nodiscard]] bool certificate_covers(const CertPaths& paths, const std::string& name);
+/// Changes when one of the files does (or what a link of Let's Encrypt's client points to).
+[[nodiscard]] std::string files_stamp(const std::vector<std::string>& paths);
 
 }  // namespace mesh::derper

@@ -5,10 +5,10 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/log.h"
-#include "derper/pages.h"
 
 namespace mesh::derper {
 namespace {
@@ -16,15 +16,15 @@ namespace {
 constexpr Duration kHttpTimeout = seconds(30);
 constexpr Duration kFarewellTimeout = seconds(5);
 constexpr size_t kMaxBody = 16U << 10;
-constexpr int kKeepaliveSeconds = 600;
-constexpr int kUserTimeoutMs = 15000;
+constexpr Duration kMeshWriteTimeout = seconds(30);
 
-void tune(int fd) {
+void tune(int fd, const Patience& patience) {
     const auto set = [fd](int level, int name, int value) { (void)setsockopt(fd, level, name, &value, sizeof value); };
     set(IPPROTO_TCP, TCP_NODELAY, 1);
     set(SOL_SOCKET, SO_KEEPALIVE, 1);
-    set(IPPROTO_TCP, TCP_KEEPIDLE, kKeepaliveSeconds);
-    set(IPPROTO_TCP, TCP_USER_TIMEOUT, kUserTimeoutMs);
+    const auto bounded = [](int64_t v) { return static_cast<int>(std::clamp<int64_t>(v, 1, 1 << 30)); };
+    set(IPPROTO_TCP, TCP_KEEPIDLE, bounded(std::min<int64_t>(patience.keepalive_time.millis() / 1000, 32767)));
+    set(IPPROTO_TCP, TCP_USER_TIMEOUT, patience.user_timeout.ns > 0 ? bounded(patience.user_timeout.millis()) : 0);
 }
 
 }  // namespace
@@ -38,7 +38,7 @@ Connection::Connection(ConnectionHost& host, ConnId id, Service service, platfor
       http_deadline_(host.loop().now() + kHttpTimeout),
       timer_(host.loop(), [this] { on_timer(); }),
       stream_(std::move(stream)) {
-    tune(stream_.fd());
+    tune(stream_.fd(), host.patience());
     stream_.attach(host_.loop(), *this);
     arm();
 }
@@ -51,11 +51,8 @@ void Connection::on_bytes(MutByteSpan bytes) {
     switch (phase_) {
         case Phase::kHttp: read_http(bytes); break;
         case Phase::kLogin:
-        case Phase::kOpen:
-            session_->feed(bytes);
-            read_frames();
-            break;
-        case Phase::kChecking: session_->feed(bytes); break;  // what was under way when reading was stopped
+        case Phase::kOpen: feed_stream(bytes); break;
+        case Phase::kChecking: feed_stream(bytes); break;  // what was under way when reading was stopped
         case Phase::kFarewell:
         case Phase::kClosed: break;
     }
@@ -70,7 +67,63 @@ void Connection::on_drained() {
     pump();
 }
 
-void Connection::read_http(ByteSpan bytes) {
+void Connection::feed_stream(MutByteSpan bytes) {
+    if (websocket_)
+        feed_websocket(bytes);
+    else
+        session_->feed(bytes);
+    if (phase_ != Phase::kLogin && phase_ != Phase::kOpen) return;
+    charge(bytes.size());
+    read_frames();
+}
+
+void Connection::feed_websocket(MutByteSpan bytes) {
+    using Event = WebSocketReader::Event;
+    for (;;) {
+        switch (websocket_->next(bytes)) {
+            case Event::kNeedMore: return;
+            case Event::kData: session_->feed(websocket_->data()); break;
+            case Event::kReply:
+                // A client that asks and asks without reading the answers is not served further.
+                if (stream_.queued_bytes() < kMaxBody) stream_.write(websocket_->reply());
+                break;
+            case Event::kClose:
+            case Event::kError:
+                if (phase_ == Phase::kOpen) host_.relay().remove(id_, host_.loop().now());
+                check_.reset();
+                stream_.write(websocket_->reply());
+                say_goodbye();
+                return host_.flush();
+        }
+    }
+}
+
+void Connection::charge(size_t bytes) {
+    if (!bucket_ || phase_ != Phase::kOpen) return;
+    const Time now = host_.loop().now();
+    bucket_->take(static_cast<double>(bytes), now);
+    const Time free = bucket_->free_at(now);
+    if (free <= now) return;
+    resume_at_ = free;
+    stream_.set_reading(false);
+}
+
+void Connection::rate_changed() {
+    if (phase_ != Phase::kOpen || session_->is_mesh_peer()) return;
+    const Time now = host_.loop().now();
+    const RateConfig& rate = host_.rate();
+    if (rate.bytes_per_second <= 0)
+        bucket_.reset();
+    else if (bucket_)
+        bucket_->set(rate.bytes_per_second, rate.burst_bytes, now);
+    else
+        bucket_.emplace(rate.bytes_per_second, rate.burst_bytes, now);
+    if (resume_at_.is_never()) return;
+    resume_at_ = bucket_ ? bucket_->free_at(now) : now;
+    arm();
+}
+
+void Connection::read_http(MutByteSpan bytes) {
     while (!bytes.empty() && phase_ == Phase::kHttp) {
         const auto used = http_->feed(bytes);
         if (!used) {
@@ -90,22 +143,25 @@ void Connection::read_http(ByteSpan bytes) {
         http_deadline_ = host_.loop().now() + kHttpTimeout;
         if (!answer(request)) break;
     }
-    if (session_ && phase_ == Phase::kLogin) {
-        session_->feed(bytes);
-        read_frames();
-    }
+    if (session_ && phase_ == Phase::kLogin) feed_stream(bytes);
 }
 
 bool Connection::answer(const http1::Request& request) {
-    const bool is_derp = service_ == Service::kDerp && request.method == "GET" &&
-                         std::string_view(request.target).substr(0, request.target.find('?')) == "/derp";
-    if (is_derp && wanted_upgrade(request) == Upgrade::kDerp) {
-        start_derp(request);
-        return false;
+    const Client who = real_client(request, remote_.addr, host_.trusted_proxies());
+    const bool is_derp = service_ == Service::kDerp && request.method == "GET" && path_of(request) == "/derp";
+    http1::Response r;
+    if (service_ == Service::kPort80) {
+        r = answer_port_80(request);
+    } else if (!is_derp) {
+        r = host_.page(request, who);
+    } else if (!host_.serves_derp()) {
+        r = text_page(404, "derp server disabled\n");
+    } else {
+        const Upgrade upgrade = wanted_upgrade(request);
+        if (who.addr != remote_.addr) remote_ = {who.addr, 0};
+        if (upgrade != Upgrade::kNone && start_derp(request, upgrade)) return false;
+        r = refusal(upgrade);
     }
-    http1::Response r = service_ == Service::kPort80 ? answer_port_80(request)
-                        : is_derp                    ? refusal(wanted_upgrade(request))
-                                                     : answer_page(request);
     r.keep_alive = request.keep_alive;
     // A client that asks and asks without reading the answers is not served further.
     const bool written = stream_.queued_bytes() == 0 && stream_.write(http1::serialize(r));
@@ -114,15 +170,25 @@ bool Connection::answer(const http1::Request& request) {
     return false;
 }
 
-void Connection::start_derp(const http1::Request& request) {
-    if (!wants_fast_start(request)) stream_.write(switching_protocols(host_.key().public_key()));
+bool Connection::start_derp(const http1::Request& request, Upgrade upgrade) {
+    if (upgrade == Upgrade::kWebSocket) {
+        const std::string head = websocket_accept(request);
+        if (head.empty()) return false;
+        stream_.write(head);
+        websocket_ = std::make_unique<WebSocketReader>();
+    } else if (!wants_fast_start(request)) {
+        stream_.write(switching_protocols(host_.key().public_key()));
+    }
     derp::ServerSessionConfig config;
     config.server_key = host_.key();
-    config.write_timeout = host_.write_timeout();
+    config.mesh_key = host_.mesh_key();
+    config.write_timeout = host_.patience().write_timeout;
     session_ = std::make_unique<derp::ServerSession>(host_.random(), std::move(config), host_.loop().now());
+    not_ideal_ = request.has_header("Ideal-Node");
     http_.reset();
     phase_ = Phase::kLogin;
     pump();
+    return true;
 }
 
 void Connection::read_frames() {
@@ -134,6 +200,7 @@ void Connection::read_frames() {
     }
     if (phase_ == Phase::kClosed) return;
     pump();
+    if (phase_ == Phase::kClosed) return;
     host_.flush();
     arm();
 }
@@ -147,45 +214,56 @@ void Connection::handle(const derp::ServerEvent& event) {
         case Kind::kPacket: relay.packet(id_, event.key, event.packet, host_.loop().now()); break;
         case Kind::kNotePreferred: relay.note_preferred(id_, event.preferred); break;
         case Kind::kError: close(event.error.message()); break;
-        case Kind::kForward:
-        case Kind::kWatchConns:
-        case Kind::kClosePeer:  // no mesh key is configured, so the session refuses these itself
+        // The session lets these three pass for mesh peers only.
+        case Kind::kForward: relay.forwarded(event.source, event.key, event.packet, host_.loop().now()); break;
+        case Kind::kWatchConns: relay.watch(id_, host_.loop().now()); break;
+        case Kind::kClosePeer: host_.close_peer(event.key); break;
         case Kind::kAlive: break;
     }
 }
 
 void Connection::check_client() {
-    if (!host_.whois_socket()) return admit();
+    // Who has the mesh key is one of us.
+    if (host_.admission().admits_all() || session_->is_mesh_peer()) return admit();
     phase_ = Phase::kChecking;
     stream_.set_reading(false);
-    check_ = std::make_unique<WhoisCheck>(host_.loop(), *host_.whois_socket(), session_->key(), [this](Status verdict) {
-        const std::unique_ptr<WhoisCheck> keep = std::move(check_);
-        if (phase_ != Phase::kChecking) return;
-        if (!verdict) {
-            log::info("derp: {}: client {} rejected: {}", remote_.str(), session_->key().text(),
-                      verdict.error().message());
-            return close("");
-        }
-        stream_.set_reading(true);
-        admit();
-        read_frames();
-    });
+    check_ = std::make_unique<Admission>(
+        host_.loop(), host_.http_client(), host_.admission(), session_->key(), remote_.addr, [this](Status verdict) {
+            const std::unique_ptr<Admission> keep = std::move(check_);
+            if (phase_ != Phase::kChecking) return;
+            if (!verdict) {
+                host_.count_rejected();
+                log::info("derp: {}: client {} rejected: {}", remote_.str(), session_->key().text(),
+                          verdict.error().message());
+                return close("");
+            }
+            stream_.set_reading(true);
+            admit();
+            read_frames();
+        });
 }
 
 void Connection::admit() {
     const Time now = host_.loop().now();
     phase_ = Phase::kOpen;
+    if (session_->is_mesh_peer() && host_.patience().write_timeout.ns > 0) session_->set_write_timeout(kMeshWriteTimeout);
     session_->accept(now);
-    host_.relay().add(id_, *session_, remote_, now);
+    host_.relay().add(id_, *session_, remote_, now, not_ideal_);
+    rate_changed();
 }
 
 void Connection::pump() {
-    if (!session_ || phase_ == Phase::kClosed) return;
+    if (!session_ || phase_ == Phase::kClosed || phase_ == Phase::kFarewell) return;
     const Time now = host_.loop().now();
     while (unconfirmed_ == 0) {
         const ByteSpan bytes = session_->writable(now);
         if (bytes.empty()) break;
         const size_t n = bytes.size();
+        if (websocket_) {
+            Bytes head;
+            put_websocket_header(head, n);
+            stream_.write_later(head);
+        }
         if (!stream_.write(bytes)) return close("write queue is full");
         // The session's write deadline runs on what the kernel took, not on what waits in the stream.
         if (stream_.queued_bytes() > 0)
@@ -208,6 +286,7 @@ void Connection::close(const std::string& why) {
     if (!why.empty()) log::debug(1, "derp: {}: closed: {}", remote_.str(), why);
     if (phase_ == Phase::kOpen) host_.relay().remove(id_, host_.loop().now());
     phase_ = Phase::kClosed;
+    if (session_) host_.count_session(session_->stats());
     check_.reset();
     timer_.cancel();
     stream_.close();
@@ -217,7 +296,8 @@ void Connection::close(const std::string& why) {
 
 void Connection::arm() {
     if (phase_ == Phase::kClosed) return;
-    const Time want = session_ && phase_ != Phase::kFarewell ? session_->next_timeout() : http_deadline_;
+    const Time want =
+        session_ && phase_ != Phase::kFarewell ? min(session_->next_timeout(), resume_at_) : http_deadline_;
     // A timer that fires too early does no harm; this saves re-arming it for every packet.
     if (!timer_.armed() || want < timer_.deadline()) timer_.set(want);
 }
@@ -227,6 +307,10 @@ void Connection::on_timer() {
     if (!session_ || phase_ == Phase::kFarewell) {
         if (now >= http_deadline_) return close("no request in 30 s");
         return arm();
+    }
+    if (now >= resume_at_) {
+        resume_at_ = Time::never();
+        stream_.set_reading(true);
     }
     session_->handle_timeout(now);
     if (session_->failed()) {

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
-/// One accepted TCP connection: TLS below, HTTP first, DERP after the upgrade. A shell: it moves bytes between the
+/// One accepted TCP connection: TLS below, HTTP first, DERP after the upgrade, in WebSocket frames if that was asked for. A shell: it moves bytes between the
 /// stream and the pure ServerSession and keeps one timer.
 
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/http1.h"
+#include "derper/admission.h"
+#include "derper/pages.h"
+#include "derper/rate.h"
 #include "derper/relay.h"
-#include "derper/whois_check.h"
+#include "derper/websocket.h"
 #include "magicsock/derp/server_session.h"
 #include "platform/loop/loop.h"
 #include "platform/net/byte_stream.h"
@@ -17,6 +21,13 @@
 namespace mesh::derper {
 
 class Connection;
+
+/// Times of a connection that the operator may choose.
+struct Patience {
+    Duration write_timeout = seconds(2);  ///< a client whose socket takes nothing for that long is dropped; 0 = never
+    Duration keepalive_time = minutes(10);
+    Duration user_timeout = seconds(15);
+};
 
 /// What all connections share; implemented by Server.
 class ConnectionHost {
@@ -26,10 +37,20 @@ class ConnectionHost {
     virtual Random& random() = 0;
     virtual Relay& relay() = 0;
     virtual const NodePrivate& key() = 0;
-    /// nullopt: everybody is admitted.
-    virtual const std::optional<std::string>& whois_socket() = 0;
-    /// A client whose socket takes nothing for that long is dropped.
-    virtual Duration write_timeout() = 0;
+    virtual const AdmissionPolicy& admission() = 0;
+    /// Only if the policy has a URL.
+    virtual platform::HttpClient* http_client() = 0;
+    virtual const Patience& patience() = 0;
+    virtual const std::string& mesh_key() = 0;
+    virtual const RateConfig& rate() = 0;
+    virtual const std::vector<Prefix>& trusted_proxies() = 0;
+    virtual bool serves_derp() = 0;
+    /// Everything but /derp.
+    virtual http1::Response page(const http1::Request& request, const Client& who) = 0;
+    virtual void count_rejected() = 0;
+    virtual void count_session(const derp::ServerSessionStats& stats) = 0;
+    /// A mesh peer wants that client out.
+    virtual void close_peer(const NodePublic& key) = 0;
     /// Writes what the relay queued at other connections.
     virtual void flush() = 0;
     /// The connection is over; it is destroyed in a later turn.
@@ -46,6 +67,11 @@ class Connection final : private platform::ByteStream::Listener {
     [[nodiscard]] ConnId id() const { return id_; }
     /// Sends what the session has, as far as the socket takes it.
     void pump();
+    /// The host's rate limit changed.
+    void rate_changed();
+    /// nullptr before the upgrade.
+    [[nodiscard]] const derp::ServerSession* session() const { return session_.get(); }
+    void close(const std::string& why);
 
    private:
     enum class Phase : uint8_t { kHttp, kLogin, kChecking, kOpen, kFarewell, kClosed };
@@ -54,27 +80,33 @@ class Connection final : private platform::ByteStream::Listener {
     void on_closed(const Status& why) override;
     void on_drained() override;
 
-    void read_http(ByteSpan bytes);
+    void read_http(MutByteSpan bytes);
     /// False: the connection does not go on to a next request.
     bool answer(const http1::Request& request);
-    void start_derp(const http1::Request& request);
+    bool start_derp(const http1::Request& request, Upgrade upgrade);
+    void feed_stream(MutByteSpan bytes);
+    void feed_websocket(MutByteSpan bytes);
     void read_frames();
+    void charge(size_t bytes);
     void handle(const derp::ServerEvent& event);
     void check_client();
     void admit();
     void say_goodbye();
-    void close(const std::string& why);
     void arm();
     void on_timer();
 
     ConnectionHost& host_;
     const ConnId id_;
     const Service service_;
-    const Endpoint remote_;
+    Endpoint remote_;  // behind a trusted proxy the client's address with port 0
+    bool not_ideal_ = false;
     Phase phase_ = Phase::kHttp;
     std::unique_ptr<http1::Parser> http_;
     std::unique_ptr<derp::ServerSession> session_;
-    std::unique_ptr<WhoisCheck> check_;
+    std::unique_ptr<Admission> check_;
+    std::unique_ptr<WebSocketReader> websocket_;
+    std::optional<TokenBucket> bucket_;
+    Time resume_at_ = Time::never();  // reading is stopped until then
     Time http_deadline_;
     size_t unconfirmed_ = 0;  // bytes of the session that the kernel has not taken yet
     platform::Timer timer_;

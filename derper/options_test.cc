@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 namespace mesh::derper {
 namespace {
 
@@ -18,7 +20,11 @@ TEST(Options, DefaultsAreThoseOfTheOriginal) {
     EXPECT_EQ(o.stun_port, 3478);
     EXPECT_TRUE(o.stun);
     EXPECT_FALSE(o.verify_clients);
-    EXPECT_EQ(o.cert_mode, "letsencrypt");
+    EXPECT_EQ(o.write_timeout, seconds(2));
+    EXPECT_TRUE(o.verify_url_fail_open);
+    EXPECT_TRUE(std::isinf(o.accept_limit));
+    EXPECT_TRUE(usage("derper").find("-accept-connection-burst int\n    \thow many connections may come at once above the limit (default "
+                                     "9223372036854775807)") != std::string::npos);
 }
 
 TEST(Options, OneOrTwoDashesAndBothWaysToGiveAValue) {
@@ -36,6 +42,7 @@ TEST(Options, OneOrTwoDashesAndBothWaysToGiveAValue) {
 
 TEST(Options, MistakesAreNamed) {
     EXPECT_EQ(error_of({"-nope"}), "flag provided but not defined: -nope");
+    EXPECT_EQ(error_of({"-verify-client"}), "flag provided but not defined: -verify-client (did you mean -verify-clients?)");
     EXPECT_EQ(error_of({"-a"}), "flag needs an argument: -a");
     EXPECT_EQ(error_of({"-stun=maybe"}), "invalid boolean value \"maybe\" for -stun: parse error");
     EXPECT_EQ(error_of({"-http-port", "x"}), "invalid value \"x\" for flag -http-port: parse error");
@@ -54,6 +61,66 @@ TEST(Options, ListenAddresses) {
     EXPECT_FALSE(parse_listen("host:443"));
     EXPECT_FALSE(parse_listen(":x"));
     EXPECT_FALSE(parse_listen(""));
+}
+
+TEST(Options, SlipsGetTheCorrection) {
+    const auto has = [](const std::vector<std::string>& args, const std::string& hint) {
+        const std::string e = error_of(args);
+        EXPECT_NE(e.find(hint), std::string::npos) << e;
+    };
+    has({"-a=12345"}, "a port alone needs a colon, write -a :12345");
+    has({"-a", "0.0.0.0"}, "write -a 0.0.0.0:443");
+    has({"-a", "2001:db8::1"}, "write -a [2001:db8::1]:443");
+    has({"-a", "https://derp.example.com"}, "not a URL");
+    has({"-a", "derp.example.com:443"}, "write -a :443");
+    has({"-stun-port", ":3478"}, "write -stun-port 3478");
+    has({"-stun", "true"}, "write -stun=true");
+    has({"-verify-clients", "true"}, "write -verify-clients=true");
+    has({"-hostname", "https://derp.example.com/"}, "write -hostname derp.example.com");
+    has({"-hostname", "derp.example.com:8443"}, "write -hostname derp.example.com -a :8443");
+    has({"-home", "example.com"}, "-home must be");
+    has({"-verify-client-url", "localhost:80"}, "no http:// or https:// URL");
+    has({"-mesh-with", "a.example"}, "-mesh-with needs -mesh-psk-file");
+    has({"-trusted-proxies", "10.0.0.0/8,x"}, "\"x\" is no IP address");
+    has({"-tcp-write-timeout", "2"}, "invalid value \"2\" for flag -tcp-write-timeout");
+}
+
+TEST(Options, ModesThatNeedAnAcmeClientAreRefusedWithTheAlternative) {
+    for (const char* mode : {"letsencrypt", "gcp"}) {
+        const std::string e = error_of({"-hostname", "derp.example.com", "-certmode", mode});
+        EXPECT_NE(e.find("is not built in"), std::string::npos) << e;
+        EXPECT_NE(e.find("-certmode manual"), std::string::npos) << e;
+        EXPECT_EQ(e.find('\n'), std::string::npos);
+    }
+    EXPECT_NE(error_of({"-hostname", "derp.example.com"}).find("fullchain.pem"), std::string::npos);
+    EXPECT_NE(error_of({"-certmode", "auto"}).find("use manual, self-signed or off"), std::string::npos);
+}
+
+TEST(Options, WhatKindOfSecurityFollowsFromNameAndPort) {
+    const auto of = [](const std::vector<std::string>& args) { return *choose_security(*parse_options(args)); };
+    EXPECT_EQ(of({}), Security::kSelfSigned);
+    EXPECT_EQ(of({"-a", ":12345"}), Security::kSelfSigned);
+    EXPECT_EQ(of({"-hostname", "203.0.113.5"}), Security::kSelfSigned);
+    EXPECT_EQ(of({"-hostname", "203.0.113.5", "-certmode", "manual"}), Security::kFiles);
+    EXPECT_EQ(of({"-hostname", "derp.example.com", "-certmode", "manual"}), Security::kFiles);
+    EXPECT_EQ(of({"-hostname", "derp.example.com", "-a", ":8080"}), Security::kPlain) << "as the original, for proxies";
+    EXPECT_EQ(of({"-a", "127.0.0.1:8080"}), Security::kPlain);
+    EXPECT_EQ(of({"-certmode", "off"}), Security::kPlain);
+    EXPECT_EQ(of({"-dev"}), Security::kPlain);
+}
+
+TEST(Options, FlagsOfTheOriginalWithoutEffectAreTakenAndRemembered) {
+    const Options o = *parse_options({"-acme-email", "a@example.com", "-ace", "-bootstrap-dns-names=x", "-ace=false"});
+    EXPECT_EQ(o.inert, (std::vector<std::string>{"acme-email", "ace", "bootstrap-dns-names"}));
+}
+
+TEST(Options, DurationsAsGoWritesThem) {
+    EXPECT_EQ(parse_duration("2s"), seconds(2));
+    EXPECT_EQ(parse_duration("1m30s"), seconds(90));
+    EXPECT_EQ(parse_duration("500ms"), milliseconds(500));
+    EXPECT_EQ(parse_duration("1.5h"), minutes(90));
+    EXPECT_EQ(parse_duration("0"), seconds(0));
+    for (const char* wrong : {"", "s", "2", "-1s", "1x", "1s2", "1e30h"}) EXPECT_FALSE(parse_duration(wrong)) << wrong;
 }
 
 TEST(Options, KeyFilesReadBack) {

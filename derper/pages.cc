@@ -64,14 +64,50 @@ Response probe() {
     return r;
 }
 
+bool contains(const std::vector<Prefix>& prefixes, const Addr& a) {
+    return std::any_of(prefixes.begin(), prefixes.end(), [&a](const Prefix& p) { return p.contains(a); });
+}
+
+Response home_page(const std::string& home) {
+    if (home.empty()) return page(kHome, "text/html; charset=utf-8");
+    if (home == "blank") return page("", "text/html; charset=utf-8");
+    Response r = text(302, "");
+    r.headers.emplace_back("Location", home);
+    return r;
+}
+
+}  // namespace
+
 std::string_view path_of(const Request& q) {
     const std::string_view target = q.target;
     return target.substr(0, target.find_first_of("?#"));
 }
 
-}  // namespace
+Response text_page(unsigned status, std::string_view body) { return text(status, body); }
 
-Response answer_page(const Request& q) {
+Client real_client(const Request& q, const Addr& peer, const std::vector<Prefix>& trusted) {
+    constexpr int kMaxHops = 16;
+    Client out{peer, !q.has_header("X-Forwarded-For") && !q.has_header("Forwarded") && !q.has_header("X-Real-IP")};
+    std::string all;  // several headers are one list
+    for (const auto& [name, value] : q.headers)
+        if (lower(name) == "x-forwarded-for") all += (all.empty() ? "" : ",") + value;
+    std::string_view rest = all;
+    for (int hop = 0; hop < kMaxHops && !rest.empty() && contains(trusted, out.addr); ++hop) {
+        const size_t comma = rest.rfind(',');
+        std::string_view one = comma == std::string_view::npos ? rest : rest.substr(comma + 1);
+        rest = comma == std::string_view::npos ? std::string_view() : rest.substr(0, comma);
+        while (one.starts_with(' ')) one.remove_prefix(1);
+        while (one.ends_with(' ')) one.remove_suffix(1);
+        const auto addr = Addr::parse(one);
+        const auto with_port = addr ? std::nullopt : Endpoint::parse(one);
+        if (!addr && !with_port) break;
+        out.addr = addr ? *addr : with_port->addr;
+        out.certain = true;
+    }
+    return out;
+}
+
+Response answer_page(const Request& q, const std::string& home) {
     const std::string_view path = path_of(q);
     const bool reading = q.method == "GET" || q.method == "HEAD";
     Response r;
@@ -82,7 +118,7 @@ Response answer_page(const Request& q) {
     else if (!reading)
         r = text(405, "method not allowed\n");
     else if (path == "/")
-        r = page(kHome, "text/html; charset=utf-8");
+        r = home_page(home);
     else if (path == "/robots.txt")
         r = page("User-agent: *\nDisallow: /\n", "text/plain; charset=utf-8");
     else
@@ -118,7 +154,7 @@ Upgrade wanted_upgrade(const Request& q) {
 }
 
 Response refusal(Upgrade asked) {
-    if (asked == Upgrade::kWebSocket) return text(501, "DERP over WebSocket is not available on this server\n");
+    if (asked == Upgrade::kWebSocket) return text(400, "malformed WebSocket handshake\n");
     return text(426, "DERP requires connection upgrade\n");
 }
 

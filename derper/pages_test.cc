@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+
 namespace mesh::derper {
 namespace {
 
@@ -27,7 +29,9 @@ TEST(Pages, ProbesAnswerGetAndHeadForAnyOrigin) {
 }
 
 TEST(Pages, Generate204EchoesAWellFormedChallenge) {
-    for (const auto& answer : {answer_page, answer_port_80}) {
+    const std::function<http1::Response(const http1::Request&)> both[] = {
+        [](const http1::Request& q) { return answer_page(q); }, answer_port_80};
+    for (const auto& answer : both) {
         auto r = answer(ask("GET", "/generate_204", {{"X-Tailscale-Challenge", "ts_derp1.example:8"}}));
         EXPECT_EQ(r.status, 204U);
         EXPECT_EQ(r.header("X-Tailscale-Response"), "response ts_derp1.example:8");
@@ -43,6 +47,34 @@ TEST(Pages, HomeAndRobots) {
     EXPECT_EQ(answer_page(ask("HEAD", "/")).body, "");
     EXPECT_EQ(answer_page(ask("GET", "/robots.txt")).body, "User-agent: *\nDisallow: /\n");
     EXPECT_EQ(answer_page(ask("GET", "/other")).status, 404U);
+}
+
+TEST(Pages, TheHomePageIsTheOperatorsChoice) {
+    EXPECT_EQ(answer_page(ask("GET", "/"), "blank").body, "");
+    const auto r = answer_page(ask("GET", "/"), "https://example.com/x");
+    EXPECT_EQ(r.status, 302U);
+    EXPECT_EQ(r.header("Location"), "https://example.com/x");
+}
+
+TEST(Pages, ForwardedAddressesAreBelievedFromTrustedProxiesOnly) {
+    const auto trusted = std::vector<Prefix>{*Prefix::parse("127.0.0.0/8"), *Prefix::parse("10.0.0.0/8")};
+    const auto who = [&](const char* peer, http1::Headers headers) {
+        return real_client(ask("GET", "/derp", std::move(headers)), *Addr::parse(peer), trusted);
+    };
+    EXPECT_EQ(who("127.0.0.1", {}).addr.str(), "127.0.0.1");
+    EXPECT_TRUE(who("127.0.0.1", {}).certain);
+    EXPECT_EQ(who("127.0.0.1", {{"X-Forwarded-For", "203.0.113.9"}}).addr.str(), "203.0.113.9");
+    EXPECT_EQ(who("127.0.0.1", {{"x-forwarded-for", "1.2.3.4, 203.0.113.9, 10.1.1.1"}}).addr.str(), "203.0.113.9")
+        << "what the client itself claims to the left of the first untrusted hop does not count";
+    EXPECT_EQ(who("127.0.0.1", {{"X-Forwarded-For", "2001:db8::1"}}).addr.str(), "2001:db8::1");
+    EXPECT_EQ(who("127.0.0.1", {{"X-Forwarded-For", "[2001:db8::1]:77"}}).addr.str(), "2001:db8::1");
+    const Client liar = who("198.51.100.7", {{"X-Forwarded-For", "127.0.0.1"}});
+    EXPECT_EQ(liar.addr.str(), "198.51.100.7");
+    EXPECT_FALSE(liar.certain);
+    const Client vague = who("127.0.0.1", {{"X-Forwarded-For", "unknown"}});
+    EXPECT_EQ(vague.addr.str(), "127.0.0.1");
+    EXPECT_FALSE(vague.certain) << "a proxy on loopback gives nobody the rights of loopback";
+    EXPECT_FALSE(who("127.0.0.1", {{"X-Real-IP", "1.2.3.4"}}).certain);
 }
 
 TEST(Pages, Port80RedirectsToHttpsWithoutItsOwnPort) {

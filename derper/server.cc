@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "derper/server.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/log.h"
@@ -8,7 +9,14 @@
 namespace mesh::derper {
 
 Server::Server(platform::Loop& loop, Random& random, Config config)
-    : loop_(loop), random_(random), config_(std::move(config)), bury_(loop, [this] { graveyard_.clear(); }) {}
+    : loop_(loop),
+      random_(random),
+      config_(std::move(config)),
+      accepts_(std::min(config_.accept_rate, 1e12), std::min(config_.accept_burst, 1e12), loop.now()),
+      bury_(loop, [this] { graveyard_.clear(); }) {
+    counts_.started = loop.wall().unix_ns / 1'000'000'000;
+    counts_.version = config_.version;
+}
 
 Server::~Server() = default;
 
@@ -32,7 +40,15 @@ uint16_t Server::port() const { return listeners_.front()->port(); }
 
 void Server::accept(Service service, platform::ByteStream stream) {
     // Refusing is better than running out of descriptors, which would hurt those who are in.
-    if (connections_.size() >= config_.max_connections) return;
+    ++counts_.tcp_accepted;
+    if (connections_.size() >= config_.max_connections) {
+        ++counts_.tcp_refused_full;
+        return;
+    }
+    if (service == Service::kDerp && !accepts_.try_take(1, loop_.now())) {
+        ++counts_.tcp_refused_rate;
+        return;
+    }
     if (service == Service::kDerp && tls_) {
         auto tls = platform::TlsSession::server(tls_);
         if (!tls) {
@@ -61,6 +77,49 @@ void Server::closed(ConnId id) {
     graveyard_.push_back(std::move(it->second));
     connections_.erase(it);
     bury_.set(loop_.now());
+}
+
+http1::Response Server::page(const http1::Request& request, const Client& who) {
+    const std::string_view path = path_of(request);
+    const bool is_debug = path == "/debug" || path.starts_with("/debug/");
+    if (!is_debug && path != "/metrics") return answer_page(request, config_.home);
+    const bool allowed =
+        who.certain && (is_debug ? who.addr.is_loopback()
+                                 : std::any_of(config_.metrics_from.begin(), config_.metrics_from.end(),
+                                               [&who](const Prefix& p) { return p.contains(who.addr); }));
+    if (!allowed) return text_page(403, is_debug ? "for loopback only\n" : "not for this address; see -metrics-from\n");
+    if (request.method != "GET" && request.method != "HEAD") return text_page(405, "method not allowed\n");
+    http1::Response r;
+    if (path == "/metrics" || path == "/debug/varz")
+        r = text_page(200, metrics_text(metrics()));
+    else if (path == "/debug" || path == "/debug/")
+        r = text_page(200, "/debug/varz\n");
+    else
+        r = text_page(404, "404 page not found\n");
+    if (request.method == "HEAD") r.body.clear();
+    return r;
+}
+
+void Server::count_session(const derp::ServerSessionStats& stats) { counts_.sessions.dropped_full += stats.dropped_full; }
+
+Metrics Server::metrics() const {
+    Metrics m = counts_;
+    m.relay = relay_.stats();
+    m.tcp_open = connections_.size();
+    for (const auto& [id, connection] : connections_)
+        if (const auto* session = connection->session()) m.sessions.dropped_full += session->stats().dropped_full;
+    if (add_metrics_) add_metrics_(m);
+    return m;
+}
+
+void Server::close_peer(const NodePublic& key) {
+    for (const ConnId id : relay_.connections_of(key))
+        if (const auto it = connections_.find(id); it != connections_.end()) it->second->close("a mesh peer asked for it");
+}
+
+void Server::set_rate(const RateConfig& rate) {
+    config_.rate = rate;
+    for (const auto& [id, connection] : connections_) connection->rate_changed();
 }
 
 }  // namespace mesh::derper

@@ -2,6 +2,8 @@
 #pragma once
 /// Listeners, connections and the relay between them, on one loop.
 
+#include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -12,6 +14,7 @@
 #include "base/random.h"
 #include "base/result.h"
 #include "derper/connection.h"
+#include "derper/metrics.h"
 #include "derper/options.h"
 #include "derper/relay.h"
 #include "platform/loop/loop.h"
@@ -24,9 +27,19 @@ class Server final : private ConnectionHost {
    public:
     struct Config {
         NodePrivate key{};
-        std::optional<std::string> whois_socket{};  ///< set: ask this tailscaled about every client
-        Duration write_timeout = seconds(2);
+        AdmissionPolicy admission{};
+        platform::HttpClient* http = nullptr;  ///< for the URL of the policy; must outlive the server
+        Patience patience{};
+        std::string mesh_key{};                ///< 64 hex digits; "" = no mesh
+        RateConfig rate{};
+        double accept_rate = std::numeric_limits<double>::infinity();  ///< connections a second
+        double accept_burst = 1e18;
+        std::vector<Prefix> trusted_proxies{};
+        std::vector<Prefix> metrics_from{};
+        std::string home{};
+        bool derp = true;
         size_t max_connections = 65536;
+        std::string version{};
     };
     /// Both must outlive the server.
     Server(platform::Loop& loop, Random& random, Config config);
@@ -34,6 +47,14 @@ class Server final : private ConnectionHost {
 
     /// TLS for connections accepted from now on; nullptr = plain HTTP.
     void set_tls(std::shared_ptr<const platform::TlsServerContext> tls) { tls_ = std::move(tls); }
+    /// For clients from now on.
+    void set_allowed(std::shared_ptr<const KeySet> keys) { config_.admission.allowed = std::move(keys); }
+    /// For all clients.
+    void set_rate(const RateConfig& rate);
+    /// What the server does not know itself is added to the metrics here.
+    void on_metrics(std::function<void(Metrics&)> add) { add_metrics_ = std::move(add); }
+    [[nodiscard]] Relay& relay() override { return relay_; }
+    void flush() override;
     /// An address for all interfaces listens on both families, or on the one the host has.
     [[nodiscard]] Status listen(const ListenAddress& at, Service service);
     /// Of the first listener.
@@ -44,11 +65,19 @@ class Server final : private ConnectionHost {
    private:
     platform::Loop& loop() override { return loop_; }
     Random& random() override { return random_; }
-    Relay& relay() override { return relay_; }
     const NodePrivate& key() override { return config_.key; }
-    const std::optional<std::string>& whois_socket() override { return config_.whois_socket; }
-    Duration write_timeout() override { return config_.write_timeout; }
-    void flush() override;
+    const AdmissionPolicy& admission() override { return config_.admission; }
+    platform::HttpClient* http_client() override { return config_.http; }
+    const Patience& patience() override { return config_.patience; }
+    const std::string& mesh_key() override { return config_.mesh_key; }
+    const RateConfig& rate() override { return config_.rate; }
+    const std::vector<Prefix>& trusted_proxies() override { return config_.trusted_proxies; }
+    bool serves_derp() override { return config_.derp; }
+    http1::Response page(const http1::Request& request, const Client& who) override;
+    void count_rejected() override { ++counts_.clients_rejected; }
+    void count_session(const derp::ServerSessionStats& stats) override;
+    void close_peer(const NodePublic& key) override;
+    [[nodiscard]] Metrics metrics() const;
     void closed(ConnId id) override;
     void accept(Service service, platform::ByteStream stream);
 
@@ -57,6 +86,9 @@ class Server final : private ConnectionHost {
     Config config_;
     std::shared_ptr<const platform::TlsServerContext> tls_;
     Relay relay_;
+    TokenBucket accepts_;
+    Metrics counts_;
+    std::function<void(Metrics&)> add_metrics_;
     ConnId next_id_ = 1;
     bool flushing_ = false;
     std::map<ConnId, std::unique_ptr<Connection>> connections_;

@@ -106,11 +106,14 @@ struct Lab {
     NodePrivate key = NodePrivate::generate(random);
     std::unique_ptr<Server> server;
 
-    explicit Lab(std::optional<std::string> whois = {}, Duration write_timeout = seconds(2)) {
+    explicit Lab(std::optional<std::string> whois = {}, Duration write_timeout = seconds(2),
+                 const std::function<void(Server::Config&)>& change = {}) {
         Server::Config c;
-        c.write_timeout = write_timeout;
+        c.patience.write_timeout = write_timeout;
         c.key = key;
-        c.whois_socket = std::move(whois);
+        c.admission.whois_socket = std::move(whois);
+        c.metrics_from = {*Prefix::parse("127.0.0.0/8")};
+        if (change) change(c);
         server = std::make_unique<Server>(loop, random, std::move(c));
         EXPECT_TRUE(server->listen({Addr::v4(127, 0, 0, 1), 0}, Service::kDerp));
     }
@@ -157,11 +160,14 @@ TEST(DerperServer, TlsWithAPinnedSelfSignedCertificateStartsFast) {
     char dir[] = "/tmp/derper_test_XXXXXX";
     ASSERT_TRUE(mkdtemp(dir));
     Lab lab;
-    ASSERT_TRUE(ensure_self_signed(dir, "127.0.0.1", platform::read_wall_clock()));
-    const std::string pin = *certificate_pin(dir, "127.0.0.1");
-    ASSERT_TRUE(ensure_self_signed(dir, "127.0.0.1", platform::read_wall_clock()));
-    EXPECT_EQ(*certificate_pin(dir, "127.0.0.1"), pin) << "made once";
-    lab.server->set_tls(*load_tls(dir, "127.0.0.1", lab.key.public_key(), platform::read_wall_clock()));
+    const CertPaths paths = cert_paths(dir, "127.0.0.1");
+    const auto load = [&] { return load_certificate(paths, "127.0.0.1", lab.key.public_key(), platform::read_wall_clock()); };
+    ASSERT_TRUE(ensure_self_signed(paths, {"127.0.0.1"}, platform::read_wall_clock(), false));
+    const std::string pin = load()->pin;
+    ASSERT_TRUE(ensure_self_signed(paths, {"127.0.0.1"}, platform::read_wall_clock(), true));
+    EXPECT_EQ(load()->pin, pin) << "made once";
+    EXPECT_TRUE(load()->warnings.empty());
+    lab.server->set_tls(load()->tls);
 
     const auto dial = [&](const std::string& cert_name) {
         auto options = platform::derp_tls_options("127.0.0.1", cert_name, false);
@@ -230,6 +236,142 @@ TEST(DerperServer, AClientThatStopsReadingIsDroppedAndOthersGoOn) {
     EXPECT_TRUE(lab.until([&] { return !sender.packets.empty(); }));
 }
 
+TEST(DerperServer, ARateLimitSlowsAClientDownAndLosesNothing) {
+    Lab lab({}, seconds(2), [](Server::Config& c) { c.rate = {1e6, 65568}; });
+    Client a(lab.loop), b(lab.loop);
+    a.start(connect_loopback(lab.server->port()));
+    b.start(connect_loopback(lab.server->port()));
+    ASSERT_TRUE(lab.until([&] { return a.session.connected() && b.session.connected(); }));
+    const Time start = platform::read_clock();
+    for (int i = 0; i < 10; ++i) a.send(b.key.public_key(), Bytes(20000, static_cast<uint8_t>(i)));
+    ASSERT_TRUE(lab.until([&] { return b.packets.size() == 10; })) << b.packets.size();
+    const double took = (platform::read_clock() - start).seconds();
+    EXPECT_GT(took, 0.06) << "200 kB, of which 66 kB and one read were free";
+    for (int i = 0; i < 10; ++i) a.send(b.key.public_key(), Bytes(20000, static_cast<uint8_t>(i)));
+    lab.server->set_rate({});
+    ASSERT_TRUE(lab.until([&] { return b.packets.size() == 20; }));
+}
+
+TEST(DerperServer, ConnectionsAboveTheLimitAreClosedAtOnce) {
+    Lab lab({}, seconds(2), [](Server::Config& c) {
+        c.accept_rate = 0.001;
+        c.accept_burst = 2;
+    });
+    Raw raw[3];
+    for (Raw& r : raw) {
+        r.stream = connect_loopback(lab.server->port());
+        r.stream.attach(lab.loop, r);
+    }
+    ASSERT_TRUE(lab.until([&] { return raw[2].closed; }));
+    EXPECT_FALSE(raw[0].closed);
+    EXPECT_FALSE(raw[1].closed);
+}
+
+TEST(DerperServer, MetricsAndDebugAreForThoseWhoMay) {
+    Lab lab;
+    Client c(lab.loop);
+    c.start(connect_loopback(lab.server->port()));
+    ASSERT_TRUE(lab.until([&] { return c.session.connected(); }));
+    const auto get = [&](const std::string& path, const std::string& more = "") {
+        Raw raw;
+        raw.stream = connect_loopback(lab.server->port());
+        raw.stream.attach(lab.loop, raw);
+        raw.stream.write("GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + more + "\r\n");
+        EXPECT_TRUE(lab.until([&] { return raw.closed; }));
+        return raw.got;
+    };
+    EXPECT_NE(get("/metrics").find("\nderp_clients_local 1\n"), std::string::npos);
+    EXPECT_NE(get("/debug/varz").find("\nderp_accepts 1\n"), std::string::npos);
+    EXPECT_TRUE(get("/debug/").starts_with("HTTP/1.1 200"));
+    for (const char* path : {"/metrics", "/debug/", "/debug/varz"})
+        EXPECT_TRUE(get(path, "X-Forwarded-For: 127.0.0.1\r\n").starts_with("HTTP/1.1 403"));
+}
+
+/// A browser's client: the same session inside masked WebSocket frames of odd sizes.
+struct WebClient final : platform::ByteStream::Listener {
+    platform::Loop& loop;
+    SystemRandom random;
+    NodePrivate key = NodePrivate::generate(random);
+    derp::ClientSession session;
+    std::string head;
+    Bytes in;
+    std::vector<Bytes> packets;
+    platform::ByteStream stream;
+    explicit WebClient(platform::Loop& l, NodePublic server) : loop(l), session(random, config()), server_key(server) {}
+    NodePublic server_key;
+    derp::ClientConfig config() {
+        derp::ClientConfig c;
+        c.node_key = key;
+        return c;
+    }
+    void start(platform::ByteStream s) {
+        stream = std::move(s);
+        stream.attach(loop, *this);
+        stream.write("GET /derp HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: derp\r\n\r\n");
+    }
+    void on_bytes(MutByteSpan b) override {
+        in.insert(in.end(), b.begin(), b.end());
+        if (head.empty()) {
+            const std::string text(as_text(in));
+            const size_t end = text.find("\r\n\r\n");
+            if (end == std::string::npos) return;
+            head = text.substr(0, end);
+            in.erase(in.begin(), in.begin() + static_cast<std::ptrdiff_t>(end + 4));
+            // The session thinks it speaks HTTP itself; its request is thrown away.
+            session.start({.host = "x", .fast_start_key = server_key}, loop.now());
+            const std::string out(as_text(session.writable(loop.now())));
+            session.wrote(out.size(), loop.now());
+            put(as_bytes(out).subspan(out.find("\r\n\r\n") + 4));
+        }
+        while (in.size() >= 2) {
+            size_t at = 2, len = in[1];
+            if (len == 126) at = 4;
+            if (in.size() < at) return;
+            if (at == 4) len = load_be16(in.data() + 2);
+            if (in.size() < at + len) return;
+            if (in[0] == 0x82) session.feed(ByteSpan(in).subspan(at, len), loop.now());
+            in.erase(in.begin(), in.begin() + static_cast<std::ptrdiff_t>(at + len));
+        }
+        while (const Event* e = session.next_event(loop.now()))
+            if (e->kind == Event::Kind::kPacket) packets.push_back(to_bytes(e->packet));
+        pump();
+    }
+    void on_closed(const Status&) override {}
+    void put(ByteSpan bytes) {
+        while (!bytes.empty()) {
+            const size_t n = std::min<size_t>(bytes.size(), 77);
+            Bytes frame = {0x82, static_cast<uint8_t>(0x80 | n), 1, 2, 3, 4};
+            for (size_t i = 0; i < n; ++i) frame.push_back(static_cast<uint8_t>(bytes[i] ^ frame[2 + i % 4]));
+            stream.write(frame);
+            bytes = bytes.subspan(n);
+        }
+    }
+    void pump() {
+        for (ByteSpan w = session.writable(loop.now()); !w.empty(); w = session.writable(loop.now())) {
+            put(w);
+            session.wrote(w.size(), loop.now());
+        }
+    }
+};
+
+TEST(DerperServer, ABrowserExchangesPacketsOverWebSocket) {
+    Lab lab;
+    Client a(lab.loop);
+    WebClient w(lab.loop, lab.key.public_key());
+    a.start(connect_loopback(lab.server->port()));
+    w.start(connect_loopback(lab.server->port()));
+    ASSERT_TRUE(lab.until([&] { return a.session.connected() && w.session.connected(); })) << w.head;
+    EXPECT_NE(w.head.find("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), std::string::npos) << w.head;
+    w.session.send(a.key.public_key(), Bytes(1200, 7), lab.loop.now());
+    w.pump();
+    ASSERT_TRUE(lab.until([&] { return a.packets.size() == 1; }));
+    EXPECT_EQ(a.packets[0], Bytes(1200, 7));
+    a.send(w.key.public_key(), Bytes(1300, 8));
+    ASSERT_TRUE(lab.until([&] { return w.packets.size() == 1; }));
+    EXPECT_EQ(w.packets[0], Bytes(1300, 8));
+}
+
 /// A local API that answers every request with the given text.
 struct FakeDaemon {
     struct Conn final : platform::ByteStream::Listener {
@@ -282,6 +424,56 @@ TEST(DerperServer, VerifyClientsAdmitsOnlyWhomTheLocalDaemonKnows) {
         EXPECT_TRUE(lab.until([&] { return member.session.connected(); })) << member.error;
     }
     ::rmdir(dir);
+}
+
+TEST(DerperServer, AListOfKeysAdmitsWhomItNamesAndCanBeReplaced) {
+    Lab lab({}, seconds(2), [](Server::Config& c) { c.admission.allowed = std::make_shared<const KeySet>(); });
+    Client first(lab.loop), second(lab.loop);
+    first.start(connect_loopback(lab.server->port()));
+    ASSERT_TRUE(lab.until([&] { return first.session.failed(); }));
+    EXPECT_FALSE(first.session.connected());
+    lab.server->set_allowed(std::make_shared<const KeySet>(KeySet{second.key.public_key()}));
+    second.start(connect_loopback(lab.server->port()));
+    EXPECT_TRUE(lab.until([&] { return second.session.connected(); })) << second.error;
+}
+
+TEST(DerperAdmission, AUrlIsAskedAndTheOperatorSaysWhatItsSilenceMeans) {
+    for (const bool open : {false, true}) {
+        Lab lab;
+        std::string asked;
+        auto listener = *platform::Listener::tcp(lab.loop, {Addr::v4(127, 0, 0, 1), 0}, [](platform::ByteStream) {});
+        const std::string url = "http://127.0.0.1:" + std::to_string(listener->port()) + "/admit";
+        listener.reset();  // nobody answers there now
+        platform::ResolverConfig rc;
+        rc.protect = platform::Protect::kNo;
+        platform::Resolver resolver(lab.loop, rc);
+        platform::HttpClient http(lab.loop, resolver);
+        AdmissionPolicy policy;
+        policy.url = url;
+        policy.url_fail_open = open;
+        std::optional<Status> verdict;
+        Admission admission(lab.loop, &http, policy, lab.key.public_key(), Addr::v4(1, 2, 3, 4), [&](Status s) { verdict = std::move(s); });
+        EXPECT_FALSE(verdict);
+        ASSERT_TRUE(lab.until([&] { return verdict.has_value(); }));
+        EXPECT_EQ(verdict->has_value(), open);
+    }
+    NodePublic key;
+    key.raw.fill(0xab);
+    EXPECT_EQ(verify_url_body(key, Addr::v4(1, 2, 3, 4)), "{\"NodePublic\":\"" + key.text() + "\",\"Source\":\"1.2.3.4\"}");
+    EXPECT_TRUE(judge_verify_answer(200, "{\"Allow\":true}"));
+    EXPECT_FALSE(judge_verify_answer(200, "{\"Allow\":false}"));
+    EXPECT_FALSE(judge_verify_answer(200, "true"));
+    EXPECT_FALSE(judge_verify_answer(403, "{\"Allow\":true}"));
+}
+
+TEST(DerperAdmission, KeyListsAreReadByTheLine) {
+    const std::string hex(64, 'a');
+    const auto keys = parse_key_list("# team\n\n nodekey:" + hex + "  # laptop\r\nnodekey:" + std::string(64, 'b'));
+    ASSERT_TRUE(keys);
+    EXPECT_EQ(keys->size(), 2U);
+    EXPECT_TRUE(parse_key_list("")->empty());
+    EXPECT_NE(parse_key_list("nodekey:" + hex + "\nhello\n").error().message().find("line 2: \"hello\" is no node key"), std::string::npos);
+    EXPECT_FALSE(parse_key_list("mkey:" + hex));
 }
 
 TEST(DerperWhois, AnswersAreJudgedClosed) {

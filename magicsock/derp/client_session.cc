@@ -248,26 +248,39 @@ bool ClientSession::take_tokens(size_t bytes, Time now) {
     return true;
 }
 
-bool ClientSession::send(const NodePublic& to, ByteSpan packet, Time now) {
+bool ClientSession::queue_packet(FrameType type, ByteSpan keys, ByteSpan packet, Time now) {
     if (phase_ == Phase::kDead) return false;
     if (packet.size() > kMaxPacket) {
         ++stats_.dropped_oversize;
         return false;
     }
-    if (!take_tokens(kFrameHeader + kKeyLen + packet.size(), now)) {
+    if (!take_tokens(kFrameHeader + keys.size() + packet.size(), now)) {
         ++stats_.dropped_rate;
         return false;
     }
-    uint8_t head[kFrameHeader + kKeyLen];
-    put_frame_header(head, FrameType::kSendPacket, kKeyLen + packet.size());
-    std::memcpy(head + kFrameHeader, to.raw.data(), kKeyLen);
+    uint8_t head[kFrameHeader + 2 * kKeyLen];
+    put_frame_header(head, type, keys.size() + packet.size());
+    std::memcpy(head + kFrameHeader, keys.data(), keys.size());
     SendQueue& queue = looks_like_disco(packet) ? disco_ : data_;
-    stats_.dropped_full += queue.push(head, packet);
+    stats_.dropped_full += queue.push(ByteSpan(head, kFrameHeader + keys.size()), packet);
     ++stats_.tx_packets;
     stats_.tx_bytes += packet.size();
     if (first_unanswered_tx_.is_zero()) first_unanswered_tx_ = now;
     return true;
 }
+
+bool ClientSession::send(const NodePublic& to, ByteSpan packet, Time now) {
+    return queue_packet(FrameType::kSendPacket, to.bytes(), packet, now);
+}
+
+bool ClientSession::forward(const NodePublic& from, const NodePublic& to, ByteSpan packet, Time now) {
+    uint8_t keys[2 * kKeyLen];
+    std::memcpy(keys, from.raw.data(), kKeyLen);
+    std::memcpy(keys + kKeyLen, to.raw.data(), kKeyLen);
+    return queue_packet(FrameType::kForwardPacket, keys, packet, now);
+}
+
+void ClientSession::watch_connections() { watch_wanted_ = true; }
 
 void ClientSession::note_preferred(bool preferred) { preferred_wanted_ = preferred; }
 
@@ -298,6 +311,7 @@ void ClientSession::fill(Time) {
         const uint8_t flag = preferred_sent_ ? 1 : 0;
         append_frame(control_, FrameType::kNotePreferred, ByteSpan(&flag, 1));
     }
+    if (can_send() && std::exchange(watch_wanted_, false)) append_frame(control_, FrameType::kWatchConns, {});
     out_.swap(control_);
     if (!can_send()) return;
     for (SendQueue* queue : {&disco_, &data_})

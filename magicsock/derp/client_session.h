@@ -101,6 +101,10 @@ class ClientSession {
     bool send(const NodePublic& to, ByteSpan packet, Time now);
     /// Tells the server whether this is our home. Remembered until connected; sent only on change.
     void note_preferred(bool preferred);
+    /// Mesh only (a matching mesh_key): be told of every client of that server, now and later; remembered until connected.
+    void watch_connections();
+    /// Mesh only: a packet of our client `from` for the server's client `to`. False: dropped.
+    bool forward(const NodePublic& from, const NodePublic& to, ByteSpan packet, Time now);
     /// Asks for a Pong; the id comes back in the event. One is under way at a time; a second call joins it.
     uint64_t ping(Time now);
 
@@ -124,6 +128,7 @@ class ClientSession {
     bool handle_frame(const Frame& f, Time now);
     bool handle_login(const Frame& f, Time now);
     bool take_tokens(size_t bytes, Time now);
+    bool queue_packet(FrameType type, ByteSpan keys, ByteSpan packet, Time now);
     void queue_ping(Time now);
     [[nodiscard]] bool can_send() const { return phase_ == Phase::kOpen; }
 
@@ -149,6 +154,7 @@ class ClientSession {
 
     std::optional<bool> preferred_wanted_;
     bool preferred_sent_ = false;
+    bool watch_wanted_ = false;
 
     Time started_;
     Time last_rx_;

@@ -65,6 +65,8 @@ class ServerSession {
     [[nodiscard]] const ServerEvent* next_event(Time now);
     /// After kLogin: the client is in; queues ServerInfo.
     void accept(Time now);
+    /// For clients that deserve more patience (mesh peers).
+    void set_write_timeout(Duration d) { config_.write_timeout = d; }
 
     void deliver(const NodePublic& from, ByteSpan packet, Time now);
     void peer_gone(const NodePublic& key, GoneReason reason, Time now);
