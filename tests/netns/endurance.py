@@ -76,7 +76,7 @@ def first_contact(lab, space, binaries, target, times=10, page=None, up=()):
             # One packet only: a retry would hide that the first was lost.
             text = lab.run(space, ["ping", "-n", "-c", "1", "-W", "20", target], check=False).stdout
             took = float(m.group(1)) / 1000 if (m := re.search(r"time=([\d.]+) ms", text)) else float("inf")
-        out.append(round(took, 3))
+        out.append(round(took, 4))
         node.stop()
         time.sleep(0.5)
     return out
