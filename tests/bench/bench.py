@@ -221,7 +221,8 @@ def main():
     if args.json != "-":
         print(f"{about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB, Linux {about['kernel']}, load {about['load']}")
         print(f"ours {about['ours']}, original {about['original']}; {about['command']}; {args.rounds} rounds of {args.seconds} s, one TCP flow, MTU 1280")
-        print("Medians; CPU is user + system time of both daemons; ratios are median (least..most) of neighbouring measurements.\n")
+        print("Medians; CPU is user + system time of both daemons; ratios are median (least..most) of neighbouring measurements.")
+        print("Each pair has the relay program of its own side.\n")
         print(text)
     if args.json:
         document = json.dumps({"machine": about, "results": report}, indent=1)
