@@ -198,6 +198,11 @@ bool Device::take_staged(PeerId peer, Bytes& out) {
     return true;
 }
 
+bool Device::has_staged(PeerId peer) const {
+    const Peer* const p = find(peer);
+    return p != nullptr && p->state && !p->state->staged.empty();
+}
+
 // -- facts from other rooms ------------------------------------------------------------------------------------------
 
 void Device::path_appeared(PeerId peer, Time now) {

@@ -114,6 +114,7 @@ class Device {
     void stage(PeerId peer, ByteSpan packet, Time now);
     /// The oldest staged packet; false if none.
     [[nodiscard]] bool take_staged(PeerId peer, Bytes& out);
+    [[nodiscard]] bool has_staged(PeerId peer) const;
 
     // -- inbound -----------------------------------------------------------------------------------------------------
     struct Opened {

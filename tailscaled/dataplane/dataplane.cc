@@ -356,8 +356,8 @@ void DataPlane::settle(Time now) {
         appeared_now_.swap(appeared_);
         for (const PeerId peer : appeared_now_) {
             wg_.path_appeared(peer, now);
-            // Packets that met a session without a path.
-            if (wg_.send_session(peer, now) != nullptr) flush_staged(account_out(peer, now), now);
+            // Packets that met a session without a path. Without any the peer stays idle: asking for its path is a send.
+            if (wg_.has_staged(peer) && wg_.send_session(peer, now) != nullptr) flush_staged(account_out(peer, now), now);
         }
         appeared_now_.clear();
     }
