@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The identity on disk: whatever ends the process or damages a file, a start finds the old state or the new one.
 #include <dirent.h>
+#include <fmt/format.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <vector>
 
 #include "base/log.h"
 #include "platform/file.h"
@@ -83,9 +86,29 @@ TEST_F(StateFileProof, AnEndOfTheProcessAtAnyStepOfASaveLeavesOneOfTheTwoStates)
         most = finished ? n : n + 1;
         const std::string found = value_at_start();
         EXPECT_TRUE(found == before || found == after) << "step " << n << ": '" << found << "'";
-        if (finished) EXPECT_EQ(found, after);
+        if (finished) {
+            EXPECT_EQ(found, after);
+        }
     }
     EXPECT_EQ(most, 12);
+}
+
+TEST_F(StateFileProof, EachGenerationIsOnDiskBeforeItGetsItsName) {
+    StateFile f(path);
+    ASSERT_TRUE(f.load());
+    ASSERT_TRUE(f.save(store("1")));
+    std::vector<std::string> steps;
+    platform::set_file_fault([&](platform::FileStep s, const std::string& at) {
+        static constexpr const char* kNames[] = {"create", "write", "mode", "sync", "rename to", "sync"};
+        steps.push_back(fmt::format("{} {}", kNames[static_cast<size_t>(s)], at.substr(folder.size())));
+        return 0;
+    });
+    ASSERT_TRUE(f.save(store("2")));
+    const std::string name = "/tailscaled.state";
+    EXPECT_THAT(steps, ::testing::ElementsAre("create " + name + ".prev.tmp", "write " + name + ".prev.tmp", "mode " + name + ".prev.tmp",
+                                              "sync " + name + ".prev.tmp", "rename to " + name + ".prev", "sync ",
+                                              "create " + name + ".tmp", "write " + name + ".tmp", "mode " + name + ".tmp",
+                                              "sync " + name + ".tmp", "rename to " + name, "sync "));
 }
 
 TEST_F(StateFileProof, ADamagedFileIsReplacedByItsPredecessor) {

@@ -28,6 +28,10 @@ class Mutant:
     binary: str
     test: str     # the test that notices
     root: bool = False
+    also: tuple = ()   # further (old, new) in the same file
+
+    def edits(self):
+        return ((self.old, self.new), *self.also)
 
     def path(self):
         return SRC / self.file
@@ -37,7 +41,11 @@ MUTANTS = [
     # WireGuard
     Mutant("wg: a datagram is accepted twice", "wg/session.cc",
            "if (!window_.fresh(counter)) return DropReason::kReplayed;", "",
-           "wg_test", "Device.AReplayedResponseOrDatagramIsRefused"),
+           "wg_test", "Device.AReplayedResponseOrDatagramIsRefused",
+           also=(("if (!window_.fresh(job.counter)) return DropReason::kReplayed;", ""),)),
+    Mutant("wg: a datagram is accepted twice in one batch", "wg/session.cc",
+           "if (!window_.fresh(job.counter)) return DropReason::kReplayed;", "",
+           "wg_test", "Batch.EachDatagramIsJudgedByItself"),
     Mutant("wg: an old initiation is accepted again", "wg/receive.cc",
            "if (opened.stamp <= s.last_stamp) return DropReason::kReplayedStamp;", "",
            "wg_test", "Device.ReplayedAndStaleInitiationsAreRefused"),
@@ -80,7 +88,7 @@ MUTANTS = [
            "path_test", "PeerPaths.TrustThatNobodyRenewsExpiresAndTheOwnerIsTold"),
     Mutant("path: a better address never takes over", "magicsock/path/peer_paths.cc",
            "} else if (!trusted(now) || better_addr(answered, best_)) {", "} else if (!trusted(now)) {",
-           "path_test", "PeerPaths.ABetterAddressTakesOverAndAWorseOneDoesNot"),
+           "path_test", "PeerPathsProof.AFasterAddressTakesOverFromATrustedOne"),
     Mutant("path: pings are not pinged back", "magicsock/path/peer_paths.cc",
            "if (trusted(now)) return true;\n    if (c->last_ping_back", "return true;\n    if (c->last_ping_back",
            "path_test", "PeerPaths.APingIsAnsweredByAPingBackWhileThereIsNoTrust"),
@@ -102,7 +110,7 @@ MUTANTS = [
            "if (const auto id = node_id(text)) erase(*id);", "",
            "control_test", "MapSessionTest.PeersRemovedAndChangedTogetherAddAgain"),
     Mutant("control: the Noise nonce is little endian", "tailscaled/control/noise.cc",
-           "crypto::nonce_be(nonce, receive_nonce_++);", "crypto::nonce_le(nonce, receive_nonce_++);",
+           "crypto::nonce_be(nonce, send_nonce_++);", "crypto::nonce_le(nonce, send_nonce_++);",
            "control_test", "NoiseVectors.RecordsAreSealedAndOpened"),
     Mutant("control: any text is a web address", "tailscaled/control/map_session.cc",
            'return (url.starts_with("https://") || url.starts_with("http://")) &&', "return",
@@ -117,7 +125,7 @@ MUTANTS = [
     # platform
     Mutant("file: replaced before its content is on disk", "platform/file.cc",
            'if (step(FileStep::kSync, temp, [&] { return ::fsync(f.fd); }) != 0) return give_up("fsync " + temp);', "",
-           "platform_test", "ReplaceFile.SyncsTheContentBeforeTheNameAndTheFolderAfterIt"),
+           "daemon_test", "StateFileProof.EachGenerationIsOnDiskBeforeItGetsItsName"),
     Mutant("router: rules stay behind at the end", "platform/linux/router.cc",
            "Status done = execute(netlink_, host.tun_index, plan(host, nothing, tun_name_));", "Status done{};",
            "platform_kernel_test", "RouterKernel.ClientEqualsTheOriginalAndLeavesNoTrace", root=True),
@@ -179,10 +187,13 @@ def run(binary, tests, seconds=60):
 def try_mutant(m):
     """None if the test noticed, else why not."""
     text = m.path().read_text()
-    if text.count(m.old) != 1:
-        return f"its text occurs {text.count(m.old)} times in {m.file}"
+    broken = text
+    for old, new in m.edits():
+        if broken.count(old) != 1:
+            return f"its text occurs {broken.count(old)} times in {m.file}: {old}"
+        broken = broken.replace(old, new)
     try:
-        m.path().write_text(text.replace(m.old, m.new))
+        m.path().write_text(broken)
         built, output = build([m.binary])
         if not built:
             return "the mutant does not compile\n" + output[-2000:]
