@@ -147,7 +147,7 @@ void Connection::read_http(MutByteSpan bytes) {
 }
 
 bool Connection::answer(const http1::Request& request) {
-    const Client who = real_client(request, remote_.addr, host_.trusted_proxies());
+    const Asker who = real_client(request, remote_.addr, host_.trusted_proxies());
     const bool is_derp = service_ == Service::kDerp && request.method == "GET" && path_of(request) == "/derp";
     http1::Response r;
     if (service_ == Service::kPort80) {

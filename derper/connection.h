@@ -46,7 +46,7 @@ class ConnectionHost {
     virtual const std::vector<Prefix>& trusted_proxies() = 0;
     virtual bool serves_derp() = 0;
     /// Everything but /derp.
-    virtual http1::Response page(const http1::Request& request, const Client& who) = 0;
+    virtual http1::Response page(const http1::Request& request, const Asker& who) = 0;
     virtual void count_rejected() = 0;
     virtual void count_session(const derp::ServerSessionStats& stats) = 0;
     /// A mesh peer wants that client out.

@@ -8,6 +8,7 @@
 
 #include "base/crypto/crypto.h"
 #include "base/log.h"
+#include "derper/check.h"
 #include "derper/options.h"
 #include "derper/program.h"
 
@@ -28,6 +29,12 @@ int main(int argc, char** argv) {
     if (options->version) {
         std::puts(DERPER_VERSION);
         return 0;
+    }
+    if (!options->check.empty()) {
+        const auto target = derper::parse_check_target(options->check);
+        if (target) return derper::check_relay(*target, options->stun ? options->stun_port : -1) ? 0 : 1;
+        std::fprintf(stderr, "%s\n", target.error().message().c_str());
+        return 2;
     }
     if (const Status s = derper::run_relay(*options, DERPER_VERSION); !s) {
         log::info("derper: {}", s.error().message());

@@ -85,9 +85,9 @@ std::string_view path_of(const Request& q) {
 
 Response text_page(unsigned status, std::string_view body) { return text(status, body); }
 
-Client real_client(const Request& q, const Addr& peer, const std::vector<Prefix>& trusted) {
+Asker real_client(const Request& q, const Addr& peer, const std::vector<Prefix>& trusted) {
     constexpr int kMaxHops = 16;
-    Client out{peer, !q.has_header("X-Forwarded-For") && !q.has_header("Forwarded") && !q.has_header("X-Real-IP")};
+    Asker out{peer, !q.has_header("X-Forwarded-For") && !q.has_header("Forwarded") && !q.has_header("X-Real-IP")};
     std::string all;  // several headers are one list
     for (const auto& [name, value] : q.headers)
         if (lower(name) == "x-forwarded-for") all += (all.empty() ? "" : ",") + value;

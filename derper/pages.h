@@ -31,12 +31,12 @@ enum class Upgrade : uint8_t {
 [[nodiscard]] std::string_view path_of(const http1::Request& request);
 
 /// Who really asks. `peer` is the other end of the connection.
-struct Client {
+struct Asker {
     Addr addr;
     bool certain = true;  ///< false: a proxy that is not trusted says it forwards for somebody
 };
 /// X-Forwarded-For is read from the right as long as addresses are of trusted proxies; the first other one is the client.
-[[nodiscard]] Client real_client(const http1::Request& request, const Addr& peer, const std::vector<Prefix>& trusted);
+[[nodiscard]] Asker real_client(const http1::Request& request, const Addr& peer, const std::vector<Prefix>& trusted);
 [[nodiscard]] bool wants_fast_start(const http1::Request& request);
 /// The 101 head.
 [[nodiscard]] std::string switching_protocols(const NodePublic& server_key);

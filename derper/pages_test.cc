@@ -68,10 +68,10 @@ TEST(Pages, ForwardedAddressesAreBelievedFromTrustedProxiesOnly) {
         << "what the client itself claims to the left of the first untrusted hop does not count";
     EXPECT_EQ(who("127.0.0.1", {{"X-Forwarded-For", "2001:db8::1"}}).addr.str(), "2001:db8::1");
     EXPECT_EQ(who("127.0.0.1", {{"X-Forwarded-For", "[2001:db8::1]:77"}}).addr.str(), "2001:db8::1");
-    const Client liar = who("198.51.100.7", {{"X-Forwarded-For", "127.0.0.1"}});
+    const Asker liar = who("198.51.100.7", {{"X-Forwarded-For", "127.0.0.1"}});
     EXPECT_EQ(liar.addr.str(), "198.51.100.7");
     EXPECT_FALSE(liar.certain);
-    const Client vague = who("127.0.0.1", {{"X-Forwarded-For", "unknown"}});
+    const Asker vague = who("127.0.0.1", {{"X-Forwarded-For", "unknown"}});
     EXPECT_EQ(vague.addr.str(), "127.0.0.1");
     EXPECT_FALSE(vague.certain) << "a proxy on loopback gives nobody the rights of loopback";
     EXPECT_FALSE(who("127.0.0.1", {{"X-Real-IP", "1.2.3.4"}}).certain);

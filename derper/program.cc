@@ -17,6 +17,7 @@
 #include "derper/addresses.h"
 #include "derper/certificates.h"
 #include "derper/map_entry.h"
+#include "derper/mesh.h"
 #include "derper/server.h"
 #include "derper/stun_server.h"
 #include "platform/file.h"
@@ -113,11 +114,13 @@ class Program {
         TRY(prepare());
         TRY(open());
         announce();
+        for (const MeshTarget& t : mesh_targets_) links_.push_back(std::make_unique<MeshLink>(*mesh_, t));
         watch_files_.set_after(kLookAtFiles);
         platform::Signal on_int(loop_, SIGINT, [this] { loop_.stop(); });
         platform::Signal on_term(loop_, SIGTERM, [this] { loop_.stop(); });
         platform::Signal on_hup(loop_, SIGHUP, [this] { look_at_files(true); });
         loop_.run();
+        server_->on_flush({});
         return {};
     }
 
@@ -149,10 +152,19 @@ class Program {
         if (o_.verify_clients) c.admission.whois_socket = o_.socket;
         c.admission.url = o_.verify_url;
         c.admission.url_fail_open = o_.verify_url_fail_open;
-        if (!o_.verify_url.empty()) {
+        if (!o_.mesh_psk_file.empty()) {
+            TRY_ASSIGN(const std::string text, platform::read_file(o_.mesh_psk_file, 4096));
+            auto key = parse_mesh_key(text);
+            if (!key) return tl::unexpected(std::move(key.error()).with(o_.mesh_psk_file));
+            c.mesh_key = std::move(*key);
+        }
+        TRY_ASSIGN(mesh_targets_, parse_mesh_with(o_.mesh_with));
+        if (!o_.verify_url.empty() || !mesh_targets_.empty()) {
             auto config = platform::system_resolver_config();
             config.protect = platform::Protect::kNo;
             resolver_ = std::make_unique<platform::Resolver>(loop_, std::move(config));
+        }
+        if (!o_.verify_url.empty()) {
             http_ = std::make_unique<platform::HttpClient>(loop_, *resolver_);
             c.http = http_.get();
         }
@@ -162,8 +174,17 @@ class Program {
         if (!o_.rate_config.empty()) {
             TRY_ASSIGN(c.rate, load_rate());
         }
+        const NodePrivate key = c.key;
+        const std::string mesh_key = c.mesh_key;
         server_ = std::make_unique<Server>(loop_, random_, std::move(c));
         server_->on_metrics([this](Metrics& m) { add_metrics(m); });
+        if (mesh_targets_.empty()) return {};
+        dialer_ = std::make_unique<platform::Dialer>(loop_, *resolver_);
+        mesh_ = std::make_unique<MeshContext>(MeshContext{loop_, *dialer_, random_, server_->relay(), key, mesh_key,
+                                                          [this] { server_->flush(); }});
+        server_->on_flush([this] {
+            for (const auto& link : links_) link->flush();
+        });
         return {};
     }
 
@@ -307,6 +328,8 @@ class Program {
             m.stun_answered = stun_->answered();
             m.stun_ignored = stun_->ignored();
         }
+        m.mesh_links_up = static_cast<uint64_t>(
+            std::count_if(links_.begin(), links_.end(), [](const auto& l) { return l->up(); }));
         m.open_files = count_open_files();
         m.resident_bytes = resident_bytes();
         m.certificate_not_after = not_after_.unix_ns / 1'000'000'000;
@@ -333,6 +356,10 @@ class Program {
     std::unique_ptr<platform::HttpClient> http_;
     std::unique_ptr<Server> server_;
     std::unique_ptr<StunServer> stun_;
+    std::vector<MeshTarget> mesh_targets_;
+    std::unique_ptr<platform::Dialer> dialer_;
+    std::unique_ptr<MeshContext> mesh_;
+    std::vector<std::unique_ptr<MeshLink>> links_;
     platform::Timer watch_files_;
 };
 

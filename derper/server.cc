@@ -68,6 +68,7 @@ void Server::flush() {
     for (auto dirty = relay_.take_dirty(); !dirty.empty(); dirty = relay_.take_dirty())
         for (const ConnId id : dirty)
             if (const auto it = connections_.find(id); it != connections_.end()) it->second->pump();
+    if (after_flush_) after_flush_();
     flushing_ = false;
 }
 
@@ -79,7 +80,7 @@ void Server::closed(ConnId id) {
     bury_.set(loop_.now());
 }
 
-http1::Response Server::page(const http1::Request& request, const Client& who) {
+http1::Response Server::page(const http1::Request& request, const Asker& who) {
     const std::string_view path = path_of(request);
     const bool is_debug = path == "/debug" || path.starts_with("/debug/");
     if (!is_debug && path != "/metrics") return answer_page(request, config_.home);

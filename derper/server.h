@@ -53,6 +53,8 @@ class Server final : private ConnectionHost {
     void set_rate(const RateConfig& rate);
     /// What the server does not know itself is added to the metrics here.
     void on_metrics(std::function<void(Metrics&)> add) { add_metrics_ = std::move(add); }
+    /// Called at the end of every flush(): mesh links send what they were given.
+    void on_flush(std::function<void()> then) { after_flush_ = std::move(then); }
     [[nodiscard]] Relay& relay() override { return relay_; }
     void flush() override;
     /// An address for all interfaces listens on both families, or on the one the host has.
@@ -73,7 +75,7 @@ class Server final : private ConnectionHost {
     const RateConfig& rate() override { return config_.rate; }
     const std::vector<Prefix>& trusted_proxies() override { return config_.trusted_proxies; }
     bool serves_derp() override { return config_.derp; }
-    http1::Response page(const http1::Request& request, const Client& who) override;
+    http1::Response page(const http1::Request& request, const Asker& who) override;
     void count_rejected() override { ++counts_.clients_rejected; }
     void count_session(const derp::ServerSessionStats& stats) override;
     void close_peer(const NodePublic& key) override;
@@ -89,6 +91,7 @@ class Server final : private ConnectionHost {
     TokenBucket accepts_;
     Metrics counts_;
     std::function<void(Metrics&)> add_metrics_;
+    std::function<void()> after_flush_;
     ConnId next_id_ = 1;
     bool flushing_ = false;
     std::map<ConnId, std::unique_ptr<Connection>> connections_;
