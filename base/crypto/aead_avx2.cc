@@ -117,7 +117,7 @@ void blocks_by_row(const uint8_t* key, const AeadLane* lanes, uint8_t* out) {
         c[s] = row2;
         d[s] = load(lanes + 2 * s);
     }
-    const auto quarter = [&] __attribute__((always_inline)) {
+    const auto quarter = [&]() __attribute__((always_inline)) {
         for (size_t s = 0; s < kSets; ++s) {
             a[s] = _mm256_add_epi32(a[s], b[s]);
             d[s] = _mm256_shuffle_epi8(_mm256_xor_si256(d[s], a[s]), rotate16);
@@ -329,8 +329,8 @@ struct Engine {
                                            _mm_loadu_si128(reinterpret_cast<const __m128i_u*>(keystream))));
         for (size_t i = 0; i < n; ++i) dst[i] = static_cast<uint8_t>(src[i] ^ keystream[i]);
     }
-    static void tag(uint8_t out[16], const uint8_t* poly_key, const uint8_t* data, size_t len) {
-        poly1305(out, poly_key, data, len);
+    static void tags(uint8_t* out, const uint8_t* keys, const AeadText* texts, size_t count) {
+        for (size_t i = 0; i < count; ++i) poly1305(out + 16 * i, keys + 64 * i, texts[i].data, texts[i].len);
     }
 };
 

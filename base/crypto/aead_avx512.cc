@@ -173,39 +173,60 @@ struct Factor {
 MESH_INLINE Vec times20(Vec v) { return _mm512_add_epi64(_mm512_slli_epi64(v, 4), _mm512_slli_epi64(v, 2)); }
 MESH_INLINE Factor factor_of(const Limbs& x) { return {x.l0, x.l1, x.l2, times20(x.l1), times20(x.l2)}; }
 
-/// Limbs in: below 2^46 (x) and 2^45 (factor). Out: below 2^44 + 2^10.
-MESH_INLINE Limbs multiply(const Limbs& x, const Factor& f) {
+/// Products not yet carried: of each limb the low and the high 52 bits.
+struct Product {
+    Vec low0, low1, low2, high0, high1, high2;
+};
+
+MESH_INLINE Product begin(const Limbs& x) {
     const Vec zero = _mm512_setzero_si512();
-    Vec d0 = _mm512_madd52lo_epu64(zero, x.l2, f.r1x20), e0 = _mm512_madd52hi_epu64(zero, x.l2, f.r1x20);
-    Vec d1 = _mm512_madd52lo_epu64(zero, x.l2, f.r2x20), e1 = _mm512_madd52hi_epu64(zero, x.l2, f.r2x20);
-    Vec d2 = _mm512_madd52lo_epu64(zero, x.l2, f.r0), e2 = _mm512_madd52hi_epu64(zero, x.l2, f.r0);
-    d0 = _mm512_madd52lo_epu64(d0, x.l0, f.r0);
-    e0 = _mm512_madd52hi_epu64(e0, x.l0, f.r0);
-    d1 = _mm512_madd52lo_epu64(d1, x.l0, f.r1);
-    e1 = _mm512_madd52hi_epu64(e1, x.l0, f.r1);
-    d2 = _mm512_madd52lo_epu64(d2, x.l0, f.r2);
-    e2 = _mm512_madd52hi_epu64(e2, x.l0, f.r2);
-    d0 = _mm512_madd52lo_epu64(d0, x.l1, f.r2x20);
-    e0 = _mm512_madd52hi_epu64(e0, x.l1, f.r2x20);
-    d1 = _mm512_madd52lo_epu64(d1, x.l1, f.r0);
-    e1 = _mm512_madd52hi_epu64(e1, x.l1, f.r0);
-    d2 = _mm512_madd52lo_epu64(d2, x.l1, f.r1);
-    e2 = _mm512_madd52hi_epu64(e2, x.l1, f.r1);
+    return {x.l0, x.l1, x.l2, zero, zero, zero};
+}
+MESH_INLINE void accumulate(Product& p, const Limbs& x, const Factor& f) {
+    p.low0 = _mm512_madd52lo_epu64(p.low0, x.l2, f.r1x20);
+    p.high0 = _mm512_madd52hi_epu64(p.high0, x.l2, f.r1x20);
+    p.low1 = _mm512_madd52lo_epu64(p.low1, x.l2, f.r2x20);
+    p.high1 = _mm512_madd52hi_epu64(p.high1, x.l2, f.r2x20);
+    p.low2 = _mm512_madd52lo_epu64(p.low2, x.l2, f.r0);
+    p.high2 = _mm512_madd52hi_epu64(p.high2, x.l2, f.r0);
+    p.low0 = _mm512_madd52lo_epu64(p.low0, x.l0, f.r0);
+    p.high0 = _mm512_madd52hi_epu64(p.high0, x.l0, f.r0);
+    p.low1 = _mm512_madd52lo_epu64(p.low1, x.l0, f.r1);
+    p.high1 = _mm512_madd52hi_epu64(p.high1, x.l0, f.r1);
+    p.low2 = _mm512_madd52lo_epu64(p.low2, x.l0, f.r2);
+    p.high2 = _mm512_madd52hi_epu64(p.high2, x.l0, f.r2);
+    p.low0 = _mm512_madd52lo_epu64(p.low0, x.l1, f.r2x20);
+    p.high0 = _mm512_madd52hi_epu64(p.high0, x.l1, f.r2x20);
+    p.low1 = _mm512_madd52lo_epu64(p.low1, x.l1, f.r0);
+    p.high1 = _mm512_madd52hi_epu64(p.high1, x.l1, f.r0);
+    p.low2 = _mm512_madd52lo_epu64(p.low2, x.l1, f.r1);
+    p.high2 = _mm512_madd52hi_epu64(p.high2, x.l1, f.r1);
+}
+/// Up to two products and one sum of limbs. Out: limbs below 2^44 + 2^11.
+MESH_INLINE Limbs carried(Product p) {
     // The high halves weigh 2^52, which is 2^8 of the next limb.
     const Vec mask44 = all(kMask44), mask42 = all(kMask42);
     Limbs h;
-    const Vec c0 = _mm512_add_epi64(_mm512_srli_epi64(d0, 44), _mm512_slli_epi64(e0, 8));
-    h.l0 = _mm512_and_si512(d0, mask44);
-    d1 = _mm512_add_epi64(d1, c0);
-    const Vec c1 = _mm512_add_epi64(_mm512_srli_epi64(d1, 44), _mm512_slli_epi64(e1, 8));
-    h.l1 = _mm512_and_si512(d1, mask44);
-    d2 = _mm512_add_epi64(d2, c1);
-    const Vec c2 = _mm512_add_epi64(_mm512_srli_epi64(d2, 42), _mm512_slli_epi64(e2, 10));
-    h.l2 = _mm512_and_si512(d2, mask42);
+    const Vec c0 = _mm512_add_epi64(_mm512_srli_epi64(p.low0, 44), _mm512_slli_epi64(p.high0, 8));
+    h.l0 = _mm512_and_si512(p.low0, mask44);
+    p.low1 = _mm512_add_epi64(p.low1, c0);
+    const Vec c1 = _mm512_add_epi64(_mm512_srli_epi64(p.low1, 44), _mm512_slli_epi64(p.high1, 8));
+    h.l1 = _mm512_and_si512(p.low1, mask44);
+    p.low2 = _mm512_add_epi64(p.low2, c1);
+    const Vec c2 = _mm512_add_epi64(_mm512_srli_epi64(p.low2, 42), _mm512_slli_epi64(p.high2, 10));
+    h.l2 = _mm512_and_si512(p.low2, mask42);
     h.l0 = _mm512_add_epi64(h.l0, _mm512_add_epi64(c2, _mm512_slli_epi64(c2, 2)));
     h.l1 = _mm512_add_epi64(h.l1, _mm512_srli_epi64(h.l0, 44));
     h.l0 = _mm512_and_si512(h.l0, mask44);
     return h;
+}
+
+/// x below 2^45 in each limb, as everything that goes into a product here.
+MESH_INLINE Limbs multiply(const Limbs& x, const Factor& f) {
+    const Vec zero = _mm512_setzero_si512();
+    Product p = begin({zero, zero, zero});
+    accumulate(p, x, f);
+    return carried(p);
 }
 
 /// Eight blocks of 16 bytes; `top` has 2^40 (that is 2^128) in the lanes where there is one.
@@ -216,9 +237,6 @@ MESH_INLINE Limbs limbs_of(Vec blocks03, Vec blocks47, Vec top) {
             _mm512_or_si512(_mm512_srli_epi64(high, 24), top)};
 }
 
-MESH_INLINE Limbs add(const Limbs& a, const Limbs& b) {
-    return {_mm512_add_epi64(a.l0, b.l0), _mm512_add_epi64(a.l1, b.l1), _mm512_add_epi64(a.l2, b.l2)};
-}
 MESH_INLINE Limbs blend(__mmask8 second, const Limbs& a, const Limbs& b) {
     return {_mm512_mask_mov_epi64(a.l0, second, b.l0), _mm512_mask_mov_epi64(a.l1, second, b.l1),
             _mm512_mask_mov_epi64(a.l2, second, b.l2)};
@@ -242,48 +260,139 @@ MESH_INLINE Vec load_padded(const uint8_t* data, ptrdiff_t at, size_t len) {
 /// Lanes of blocks z..7, see above.
 constexpr uint8_t kPresent[8] = {0xff, 0xfe, 0xfa, 0xea, 0xaa, 0xa8, 0xa0, 0x80};
 
-void poly1305(uint8_t out[16], const uint8_t key[32], const uint8_t* data, size_t len) {
+/// What the sum needs of r: for each lane its power, and the steps of r^8 and r^16.
+struct Powers {
+    Limbs lanes;
+    Factor by_r8, by_r16;
+};
+
+/// r of the key, clamped, in limbs; l and h are the two halves of its 16 bytes.
+MESH_INLINE Limbs clamped(Vec l, Vec h) {
+    l = _mm512_and_si512(l, all(0x0ffffffc0fffffff));
+    h = _mm512_and_si512(h, all(0x0ffffffc0ffffffc));
+    const Vec mask44 = all(kMask44);
+    return {_mm512_and_si512(l, mask44), _mm512_and_si512(_mm512_shrdi_epi64(l, h, 44), mask44),
+            _mm512_srli_epi64(h, 24)};
+}
+
+/// For one packet: few steps, one after the other.
+MESH_INLINE Powers powers_of_one(const uint8_t* key, size_t groups) {
     uint64_t r[2];
     std::memcpy(r, key, 16);
-    r[0] &= 0x0ffffffc0fffffff;
-    r[1] &= 0x0ffffffc0ffffffc;
-    const Limbs r1 = {all(r[0] & kMask44), all((r[0] >> 44 | r[1] << 20) & kMask44), all(r[1] >> 24)};
+    const Limbs r1 = clamped(all(r[0]), all(r[1]));
+    // Lane of block j gets r^(8-j) = r · (r)? · (r^2)? · (r^4)?.
+    const Limbs r2 = multiply(r1, factor_of(r1));
+    Powers p;
+    p.lanes = blend(0x33, r1, r2);
+    const Limbs next = multiply(p.lanes, factor_of(r2));  // r^3, and r^4 in lane 0
+    p.lanes = blend(0x0f, p.lanes, next);
+    p.lanes = blend(0x55, p.lanes, multiply(p.lanes, factor_of(lane(next, 0))));
+    if (groups > 1) p.by_r8 = factor_of(lane(p.lanes, 0));
+    if (groups > 2) p.by_r16 = factor_of(multiply(lane(p.lanes, 0), p.by_r8));
+    return p;
+}
 
-    const size_t blocks = (len + 15) / 16 + 1;  // the last holds the lengths
-    const size_t groups = (blocks + 7) / 8;
-    const size_t zeros = groups * 8 - blocks;
+/// For eight packets side by side: more steps, but for all at once.
+class PowersOfEight {
+   public:
+    /// `keys`: eight Poly1305 keys, 64 bytes apart.
+    void compute(const uint8_t* keys) {
+        const Vec at = _mm512_set_epi64(448, 384, 320, 256, 192, 128, 64, 0);
+        const Limbs r1 = clamped(_mm512_i64gather_epi64(at, keys, 1), _mm512_i64gather_epi64(at, keys + 8, 1));
+        const Factor by_r1 = factor_of(r1);
+        const Limbs r2 = multiply(r1, by_r1);
+        const Factor by_r2 = factor_of(r2);
+        const Limbs r3 = multiply(r2, by_r1), r4 = multiply(r2, by_r2);
+        const Factor by_r4 = factor_of(r4);
+        const Limbs r5 = multiply(r1, by_r4), r6 = multiply(r2, by_r4), r7 = multiply(r3, by_r4), r8 = multiply(r4, by_r4);
+        const Factor by_r8 = factor_of(r8);
+        keep(step8_, by_r8);
+        keep(step16_, factor_of(multiply(r8, by_r8)));
+        transpose(0, r8.l0, r4.l0, r7.l0, r3.l0, r6.l0, r2.l0, r5.l0, r1.l0);
+        transpose(1, r8.l1, r4.l1, r7.l1, r3.l1, r6.l1, r2.l1, r5.l1, r1.l1);
+        transpose(2, r8.l2, r4.l2, r7.l2, r3.l2, r6.l2, r2.l2, r5.l2, r1.l2);
+    }
+    [[nodiscard]] MESH_INLINE Powers of(size_t packet) const {
+        return {{lanes_[0][packet], lanes_[1][packet], lanes_[2][packet]}, step(step8_, packet), step(step16_, packet)};
+    }
+
+   private:
+    using Column = uint64_t[8];  // one number of each packet
+
+    static MESH_INLINE void keep(Column* columns, const Factor& f) {
+        store(columns[0], f.r0);
+        store(columns[1], f.r1);
+        store(columns[2], f.r2);
+        store(columns[3], f.r1x20);
+        store(columns[4], f.r2x20);
+    }
+    static MESH_INLINE Factor step(const Column* columns, size_t packet) {
+        return {all(columns[0][packet]), all(columns[1][packet]), all(columns[2][packet]), all(columns[3][packet]),
+                all(columns[4][packet])};
+    }
+    /// From "a power of all packets" to "all powers of a packet".
+    MESH_INLINE void transpose(size_t limb, Vec a, Vec b, Vec c, Vec d, Vec e, Vec f, Vec g, Vec h) {
+        const Vec ab0 = _mm512_unpacklo_epi64(a, b), ab1 = _mm512_unpackhi_epi64(a, b);
+        const Vec cd0 = _mm512_unpacklo_epi64(c, d), cd1 = _mm512_unpackhi_epi64(c, d);
+        const Vec ef0 = _mm512_unpacklo_epi64(e, f), ef1 = _mm512_unpackhi_epi64(e, f);
+        const Vec gh0 = _mm512_unpacklo_epi64(g, h), gh1 = _mm512_unpackhi_epi64(g, h);
+        quarter_lanes(limb, 0, ab0, cd0, ef0, gh0);
+        quarter_lanes(limb, 1, ab1, cd1, ef1, gh1);
+    }
+    MESH_INLINE void quarter_lanes(size_t limb, size_t first, Vec ab, Vec cd, Vec ef, Vec gh) {
+        const Vec ad_low = _mm512_shuffle_i64x2(ab, cd, 0x44), ad_high = _mm512_shuffle_i64x2(ab, cd, 0xee);
+        const Vec eh_low = _mm512_shuffle_i64x2(ef, gh, 0x44), eh_high = _mm512_shuffle_i64x2(ef, gh, 0xee);
+        lanes_[limb][first] = _mm512_shuffle_i64x2(ad_low, eh_low, 0x88);
+        lanes_[limb][first + 2] = _mm512_shuffle_i64x2(ad_low, eh_low, 0xdd);
+        lanes_[limb][first + 4] = _mm512_shuffle_i64x2(ad_high, eh_high, 0x88);
+        lanes_[limb][first + 6] = _mm512_shuffle_i64x2(ad_high, eh_high, 0xdd);
+    }
+
+    Vec lanes_[3][8];
+    alignas(64) Column step8_[5], step16_[5];
+};
+
+MESH_INLINE size_t groups_of(size_t len) { return ((len + 15) / 16 + 1 + 7) / 8; }  // one block more for the lengths
+
+MESH_INLINE void poly1305(uint8_t* out, const uint8_t* key, const Powers& powers, const uint8_t* data, size_t len) {
+    const size_t groups = groups_of(len);
+    const size_t zeros = groups * 8 - ((len + 15) / 16 + 1);
     auto at = -static_cast<ptrdiff_t>(zeros * 16);
     const Vec lengths = _mm512_set_epi64(static_cast<long long>(len), 0, 0, 0, 0, 0, 0, 0);
     const Vec top = all(uint64_t{1} << 40);
 
-    Vec a = load_padded(data, at, len), b = load_padded(data, at + 64, len);
-    if (groups == 1) b = _mm512_or_si512(b, lengths);
-    Limbs h = limbs_of(a, b, _mm512_maskz_mov_epi64(kPresent[zeros], top));
-
-    // Lane of block j gets r^(8-j) = r · (r)? · (r^2)? · (r^4)?.
-    const Factor by_r = factor_of(r1);
-    const Limbs r2 = multiply(r1, by_r);
-    Limbs powers = blend(0x33, r1, r2);
-    const Limbs next = multiply(powers, factor_of(r2));  // r^3, and r^4 in lane 0
-    powers = blend(0x0f, powers, next);
-    powers = blend(0x55, powers, multiply(powers, factor_of(lane(next, 0))));
+    const Vec front = load_padded(data, at, len), behind = load_padded(data, at + 64, len);
+    const Vec present = _mm512_maskz_mov_epi64(kPresent[zeros], top);
+    Limbs h = limbs_of(front, groups == 1 ? _mm512_or_si512(behind, lengths) : behind, present);
     if (groups > 1) {
-        const Factor step = factor_of(lane(powers, 0));  // r^8
-        for (size_t g = 2; g < groups; ++g) {
+        const auto middle = [&]() __attribute__((always_inline)) {
             at += 128;
-            h = add(multiply(h, step), limbs_of(load(data + at), load(data + at + 64), top));
+            return limbs_of(load(data + at), load(data + at + 64), top);
+        };
+        const auto last = [&]() __attribute__((always_inline)) {
+            at += 128;
+            return limbs_of(load_padded(data, at, len), _mm512_or_si512(load_padded(data, at + 64, len), lengths), top);
+        };
+        // h r^16 + a r^8 + b: one carry for two groups. An odd one goes first.
+        size_t left = groups - 1;
+        if (left % 2 == 1) {
+            Product p = begin(left == 1 ? last() : middle());
+            accumulate(p, h, powers.by_r8);
+            h = carried(p);
+            --left;
         }
-        at += 128;
-        a = load_padded(data, at, len);
-        b = _mm512_or_si512(load_padded(data, at + 64, len), lengths);
-        h = add(multiply(h, step), limbs_of(a, b, top));
+        for (; left > 0; left -= 2) {
+            const Limbs first = middle();
+            Product p = begin(left == 2 ? last() : middle());
+            accumulate(p, first, powers.by_r8);
+            accumulate(p, h, powers.by_r16);
+            h = carried(p);
+        }
     }
-    h = multiply(h, factor_of(powers));
-
-    const uint64_t h0 = static_cast<uint64_t>(_mm512_reduce_add_epi64(h.l0));
-    const uint64_t h1 = static_cast<uint64_t>(_mm512_reduce_add_epi64(h.l1));
-    const uint64_t h2 = static_cast<uint64_t>(_mm512_reduce_add_epi64(h.l2));
-    AeadFinish<Local>::tag(out, h0, h1, h2, key + 16);
+    h = multiply(h, factor_of(powers.lanes));
+    AeadFinish<Local>::tag(out, static_cast<uint64_t>(_mm512_reduce_add_epi64(h.l0)),
+                           static_cast<uint64_t>(_mm512_reduce_add_epi64(h.l1)),
+                           static_cast<uint64_t>(_mm512_reduce_add_epi64(h.l2)), key + 16);
 }
 
 struct Engine {
@@ -306,8 +415,19 @@ struct Engine {
         const __mmask64 mask = (uint64_t{1} << n) - 1;
         _mm512_mask_storeu_epi8(dst, mask, _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, src), load(keystream)));
     }
-    static void tag(uint8_t out[16], const uint8_t* poly_key, const uint8_t* data, size_t len) {
-        poly1305(out, poly_key, data, len);
+    static void tags(uint8_t* out, const uint8_t* keys, const AeadText* texts, size_t count) {
+        if (count < 3) {
+            for (size_t i = 0; i < count; ++i)
+                poly1305(out + 16 * i, keys + 64 * i, powers_of_one(keys + 64 * i, groups_of(texts[i].len)), texts[i].data,
+                         texts[i].len);
+            return;
+        }
+        PowersOfEight powers;
+        for (size_t i = 0; i < count; ++i) {
+            if (i % 8 == 0) powers.compute(keys + 64 * i);
+            poly1305(out + 16 * i, keys + 64 * i, powers.of(i % 8), texts[i].data, texts[i].len);
+        }
+        aead_wipe<Local>(&powers, sizeof powers);
     }
 };
 

@@ -11,7 +11,8 @@
 ///   keystream(key, lanes, count, out)            `count` ≤ kLanes blocks of 64 bytes; may write up to kLanes
 ///   add(dst, src, keystream)                     64 bytes
 ///   add_some(dst, src, keystream, n)             n < 64 bytes
-///   tag(out, poly_key, data, len)                Poly1305 of data, padding and the two lengths
+///   tags(out, keys, texts, count)                Poly1305 of each text, padding and the two lengths; 16 bytes each.
+///                                                Keys are 64 bytes apart; kLanes may be read
 
 #include <cstring>
 
@@ -25,6 +26,18 @@ struct alignas(16) AeadLane {
     uint32_t zero;
     uint32_t nonce[2];
 };
+
+/// What is authenticated of one packet.
+struct AeadText {
+    const uint8_t* data;
+    size_t len;
+};
+
+template <class Local>
+void aead_wipe(void* p, size_t n) {
+    std::memset(p, 0, n);
+    __asm__ __volatile__("" : : "r"(p) : "memory");
+}
 
 /// The end of Poly1305. `Local` is any type of an unnamed namespace, for the same reason as Engine below.
 template <class Local>
@@ -129,11 +142,6 @@ struct AeadSchedule {
         return ((x[0] ^ y[0]) | (x[1] ^ y[1])) == 0;
     }
 
-    static void wipe(void* p, size_t n) {
-        std::memset(p, 0, n);
-        __asm__ __volatile__("" : : "r"(p) : "memory");
-    }
-
     template <bool kSeal>
     static void group(const uint8_t* key, AeadJob* jobs, size_t count) {
         alignas(64) uint8_t first[kLanes * kBlock];
@@ -149,12 +157,12 @@ struct AeadSchedule {
         Cursor cursor{jobs, count};
         const size_t used = cursor.take(lanes, count, pieces, piece_count);
         Engine::keystream(key, lanes, used, first);
+        AeadText texts[kLanes];
+        uint8_t tags[kLanes * kTag];
+        for (size_t i = 0; i < count; ++i) texts[i] = {kSeal ? jobs[i].dst : jobs[i].src, jobs[i].len};
         if constexpr (!kSeal) {
-            for (size_t i = 0; i < count; ++i) {
-                uint8_t tag[kTag];
-                Engine::tag(tag, first + i * kBlock, jobs[i].src, jobs[i].len);
-                jobs[i].ok = equal(tag, jobs[i].src + jobs[i].len);
-            }
+            Engine::tags(tags, first, texts, count);
+            for (size_t i = 0; i < count; ++i) jobs[i].ok = equal(tags + i * kTag, jobs[i].src + jobs[i].len);
         }
         apply(jobs, pieces, piece_count, first);
         while (const size_t n = cursor.take(lanes, 0, pieces, piece_count)) {
@@ -162,10 +170,12 @@ struct AeadSchedule {
             apply(jobs, pieces, piece_count, more);
             used_more = true;
         }
-        if constexpr (kSeal)
-            for (size_t i = 0; i < count; ++i) Engine::tag(jobs[i].dst + jobs[i].len, first + i * kBlock, jobs[i].dst, jobs[i].len);
-        wipe(first, sizeof first);
-        if (used_more) wipe(more, sizeof more);
+        if constexpr (kSeal) {
+            Engine::tags(tags, first, texts, count);
+            for (size_t i = 0; i < count; ++i) std::memcpy(jobs[i].dst + jobs[i].len, tags + i * kTag, kTag);
+        }
+        aead_wipe<Engine>(first, sizeof first);
+        if (used_more) aead_wipe<Engine>(more, sizeof more);
     }
 
     template <bool kSeal>
