@@ -80,7 +80,7 @@ void Admission::ask_url() {
     r.method = platform::HttpRequest::Method::kPost;
     r.url = url_;
     r.body = verify_url_body(key_, source_);
-    r.headers = {{"Content-Type", ""}};  // the original sends none
+    r.headers = {{"Content-Type", "application/json"}};
     r.max_body_bytes = kMaxAnswer;
     r.timeout = kUrlTimeout;
     r.protect = platform::Protect::kNo;

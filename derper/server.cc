@@ -118,6 +118,18 @@ void Server::close_peer(const NodePublic& key) {
         if (const auto it = connections_.find(id); it != connections_.end()) it->second->close("a mesh peer asked for it");
 }
 
+void Server::set_allowed(std::shared_ptr<const KeySet> keys) {
+    config_.admission.allowed = std::move(keys);
+    if (!config_.admission.allowed) return;
+    std::vector<ConnId> out;
+    for (const auto& [id, connection] : connections_) {
+        const derp::ServerSession* s = connection->session();
+        if (s && s->logged_in() && !s->is_mesh_peer() && !config_.admission.allowed->contains(s->key())) out.push_back(id);
+    }
+    for (const ConnId id : out)
+        if (const auto it = connections_.find(id); it != connections_.end()) it->second->close("no longer in the list of keys");
+}
+
 void Server::set_rate(const RateConfig& rate) {
     config_.rate = rate;
     for (const auto& [id, connection] : connections_) connection->rate_changed();

@@ -47,8 +47,8 @@ class Server final : private ConnectionHost {
 
     /// TLS for connections accepted from now on; nullptr = plain HTTP.
     void set_tls(std::shared_ptr<const platform::TlsServerContext> tls) { tls_ = std::move(tls); }
-    /// For clients from now on.
-    void set_allowed(std::shared_ptr<const KeySet> keys) { config_.admission.allowed = std::move(keys); }
+    /// Who is in and not on the new list is disconnected, mesh peers excepted.
+    void set_allowed(std::shared_ptr<const KeySet> keys);
     /// For all clients.
     void set_rate(const RateConfig& rate);
     /// What the server does not know itself is added to the metrics here.

@@ -343,6 +343,8 @@ TEST(DerperServer, AListOfKeysAdmitsWhomItNamesAndCanBeReplaced) {
     lab.server->set_allowed(std::make_shared<const KeySet>(KeySet{second.key.public_key()}));
     second.start(connect_loopback(lab.server->port()));
     EXPECT_TRUE(lab.until([&] { return second.session.connected(); })) << second.error;
+    lab.server->set_allowed(std::make_shared<const KeySet>());
+    EXPECT_TRUE(lab.until([&] { return second.session.failed() && lab.server->connections() == 0; })) << "taken from the list";
 }
 
 TEST(DerperAdmission, AUrlIsAskedAndTheOperatorSaysWhatItsSilenceMeans) {
