@@ -5,6 +5,16 @@ namespace mesh::netstack {
 
 namespace {
 
+// Two words: what the vector registers of every target hold.
+using Pair __attribute__((vector_size(16))) = uint64_t;
+constexpr size_t kWide = 4 * sizeof(Pair);
+
+Pair load_pair(const uint8_t* p) {
+    Pair v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
 uint64_t load64(const uint8_t* p) {
     uint64_t v;
     std::memcpy(&v, p, 8);
@@ -21,24 +31,25 @@ uint16_t swap_if_little(uint16_t v) {
 Sum sum_bytes(ByteSpan b, Sum start) {
     const uint8_t* p = b.data();
     size_t n = b.size();
-    // Halves of words in separate 64-bit accumulators cannot overflow within 64 KiB, so the loop has no carries and
-    // the compiler may use vectors.
-    uint64_t lo = 0, hi = 0, lo2 = 0, hi2 = 0;
-    while (n >= 16) {
-        const uint64_t v = load64(p), w = load64(p + 8);
-        lo += v & 0xFFFFFFFFU;
-        hi += v >> 32;
-        lo2 += w & 0xFFFFFFFFU;
-        hi2 += w >> 32;
-        p += 16;
-        n -= 16;
+    Sum s = start;
+    if (n >= kWide) {
+        // Halves of words in separate 64-bit accumulators cannot overflow within 2^32 bytes, so there are no carries.
+        Pair low0 = {}, low1 = {}, high0 = {}, high1 = {};
+        for (; n >= kWide; p += kWide, n -= kWide) {
+            const Pair v0 = load_pair(p), v1 = load_pair(p + 16), v2 = load_pair(p + 32), v3 = load_pair(p + 48);
+            low0 += v0 & 0xFFFFFFFFU;
+            high0 += v0 >> 32;
+            low1 += v1 & 0xFFFFFFFFU;
+            high1 += v1 >> 32;
+            low0 += v2 & 0xFFFFFFFFU;
+            high0 += v2 >> 32;
+            low1 += v3 & 0xFFFFFFFFU;
+            high1 += v3 >> 32;
+        }
+        low0 += low1 + high0 + high1;
+        s = sum_add(sum_add(s, low0[0]), low0[1]);
     }
-    Sum s = sum_add(start, lo + hi + lo2 + hi2);
-    if (n >= 8) {
-        s = sum_add(s, load64(p));
-        p += 8;
-        n -= 8;
-    }
+    for (; n >= 8; p += 8, n -= 8) s = sum_add(s, load64(p));
     if (n > 0) {
         uint8_t tail[8] = {};
         std::memcpy(tail, p, n);
