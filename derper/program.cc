@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <fmt/format.h>
+#include <malloc.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -299,7 +300,17 @@ class Program {
                 log::info("derper: still using the old rate limit: {}", rate.error().message());
             }
         }
+        give_memory_back();
         watch_files_.set_after(kLookAtFiles);
+    }
+
+    /// After a crowd has left, the allocator would keep what it used.
+    void give_memory_back() {
+        constexpr size_t kCrowd = 200;
+        peak_connections_ = std::max(peak_connections_, server_->take_peak_connections());
+        if (peak_connections_ < kCrowd || server_->connections() > peak_connections_ / 2) return;
+        peak_connections_ = server_->connections();
+        ::malloc_trim(0);
     }
 
     void announce() {
@@ -351,6 +362,7 @@ class Program {
     WallTime not_after_;
     std::string stamp_, keys_stamp_;
     Time tls_loaded_;
+    size_t peak_connections_ = 0;  // since memory was given back
 
     std::unique_ptr<platform::Resolver> resolver_;
     std::unique_ptr<platform::HttpClient> http_;

@@ -60,6 +60,7 @@ void Server::accept(Service service, platform::ByteStream stream) {
     const ConnId id = next_id_++;
     ConnectionHost& host = *this;  // make_unique has no access to the private base
     connections_.emplace(id, std::make_unique<Connection>(host, id, service, std::move(stream)));
+    peak_ = std::max(peak_, connections_.size());
 }
 
 void Server::flush() {

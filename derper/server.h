@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/keys.h"
@@ -63,6 +64,8 @@ class Server final : private ConnectionHost {
     [[nodiscard]] uint16_t port() const;
     [[nodiscard]] const RelayStats& stats() const { return relay_.stats(); }
     [[nodiscard]] size_t connections() const { return connections_.size(); }
+    /// The most there were at once since the last call.
+    [[nodiscard]] size_t take_peak_connections() { return std::exchange(peak_, connections_.size()); }
 
    private:
     platform::Loop& loop() override { return loop_; }
@@ -94,6 +97,7 @@ class Server final : private ConnectionHost {
     std::function<void()> after_flush_;
     ConnId next_id_ = 1;
     bool flushing_ = false;
+    size_t peak_ = 0;
     std::map<ConnId, std::unique_ptr<Connection>> connections_;
     std::vector<std::unique_ptr<Connection>> graveyard_;
     platform::Timer bury_;
