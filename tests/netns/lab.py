@@ -110,9 +110,11 @@ class Lab:
         script = (f'mount -t tmpfs tmpfs "{etc}" && mkdir "{etc}/u" "{etc}/w" && mount -t overlay overlay -o '
                   f'lowerdir=/etc,upperdir="{etc}/u",workdir="{etc}/w" /etc && hostname "$0" && printf "%b" "$LAB_HOSTS" >>/etc/hosts && exec "$@"')
         hosts = "".join(f"{address} {host}\\n" for host, address in {name: "127.0.1.1", **self.hosts}.items())
+        home = self.dir / "home"
+        home.mkdir(exist_ok=True)
         with open(log, "ab") as out:
             popen = subprocess.Popen(self.argv(name, ["unshare", "--uts", "sh", "-c", script, name, *command]), stdout=out, stderr=out,
-                                     stdin=subprocess.DEVNULL, env={**os.environ, "LAB_HOSTS": hosts, **(env or {})}, cwd=cwd)
+                                     stdin=subprocess.DEVNULL, env={**os.environ, "HOME": str(home), "LAB_HOSTS": hosts, **(env or {})}, cwd=cwd)
         process = Process(popen, log)
         self.processes.append(process)
         return process
@@ -250,6 +252,8 @@ class Lab:
         certs = self.dir / "certs"
         certs.mkdir(exist_ok=True)
         secure = ["-http-port", "-1", "-hostname", host, "-certmode", "manual", "-certdir", certs] if tls else ["-http-port", "-1"]
+        if not tls and binary.parent == OURS:
+            secure += ["-certmode", "off"]
         p = self.start(space, [binary, "-a", f"{bind}:{port}", *secure, "-stun", "-stun-port", stun,
                                "-c", self.dir / f"derper-{host}-{port}.key", *args], label=f"derper-{host}-{self.count}")
         wait_for("derper listens", lambda: f"{bind or '*'}:{port} " in self.run(space, "ss -ltnH").stdout
