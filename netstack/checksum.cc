@@ -5,14 +5,28 @@ namespace mesh::netstack {
 
 namespace {
 
-// Two words: what the vector registers of every target hold.
+// What the vector registers of every target hold.
 using Pair __attribute__((vector_size(16))) = uint64_t;
 constexpr size_t kWide = 4 * sizeof(Pair);
 
-Pair load_pair(const uint8_t* p) {
-    Pair v;
-    std::memcpy(&v, p, sizeof v);
-    return v;
+/// `n` is a multiple of kWide. Halves of words in separate 64-bit accumulators cannot overflow within 2^32 bytes, so there
+/// are no carries.
+Sum sum_wide(const uint8_t* p, size_t n, Sum s) {
+    Pair low0 = {}, low1 = {}, high0 = {}, high1 = {};
+    for (const uint8_t* const end = p + n; p != end; p += kWide) {
+        Pair v[4];
+        std::memcpy(v, p, kWide);
+        low0 += v[0] & 0xFFFFFFFFU;
+        high0 += v[0] >> 32;
+        low1 += v[1] & 0xFFFFFFFFU;
+        high1 += v[1] >> 32;
+        low0 += v[2] & 0xFFFFFFFFU;
+        high0 += v[2] >> 32;
+        low1 += v[3] & 0xFFFFFFFFU;
+        high1 += v[3] >> 32;
+    }
+    low0 += low1 + high0 + high1;
+    return sum_add(sum_add(s, low0[0]), low0[1]);
 }
 
 uint64_t load64(const uint8_t* p) {
@@ -32,22 +46,10 @@ Sum sum_bytes(ByteSpan b, Sum start) {
     const uint8_t* p = b.data();
     size_t n = b.size();
     Sum s = start;
-    if (n >= kWide) {
-        // Halves of words in separate 64-bit accumulators cannot overflow within 2^32 bytes, so there are no carries.
-        Pair low0 = {}, low1 = {}, high0 = {}, high1 = {};
-        for (; n >= kWide; p += kWide, n -= kWide) {
-            const Pair v0 = load_pair(p), v1 = load_pair(p + 16), v2 = load_pair(p + 32), v3 = load_pair(p + 48);
-            low0 += v0 & 0xFFFFFFFFU;
-            high0 += v0 >> 32;
-            low1 += v1 & 0xFFFFFFFFU;
-            high1 += v1 >> 32;
-            low0 += v2 & 0xFFFFFFFFU;
-            high0 += v2 >> 32;
-            low1 += v3 & 0xFFFFFFFFU;
-            high1 += v3 >> 32;
-        }
-        low0 += low1 + high0 + high1;
-        s = sum_add(sum_add(s, low0[0]), low0[1]);
+    if (const size_t wide = n - n % kWide; wide > 0) {
+        s = sum_wide(p, wide, s);
+        p += wide;
+        n -= wide;
     }
     for (; n >= 8; p += 8, n -= 8) s = sum_add(s, load64(p));
     if (n > 0) {
