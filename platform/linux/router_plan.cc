@@ -96,7 +96,9 @@ constexpr MangleRule kConnmark[] = {
 };
 
 /// Text as iptables-save prints it: wanted and real are compared as strings.
-Iptables wanted_chains(const RouterConfig& c, Addr::Family family, const ChainNames& names, const std::string& tun) {
+Iptables wanted_chains(const RouterConfig& c, Addr::Family family, const WantedState& wanted) {
+    const ChainNames& names = wanted.chains;
+    const std::string& tun = c.tun_name;
     const bool v4 = family == Addr::Family::kV4;
     Iptables out;
     auto& input = out.tables["filter"][names.input];
@@ -107,10 +109,11 @@ Iptables wanted_chains(const RouterConfig& c, Addr::Family family, const ChainNa
     input.push_back(fmt::format("-i {} -j ACCEPT", tun));
     if (const uint16_t port = v4 ? c.port_v4 : c.port_v6; port != 0)
         input.push_back(fmt::format("-p udp -m udp --dport {} -j ACCEPT", port));
-    if (v4 && c.cgnat_drop) {
+    // Beside another client its tunnel carries those addresses rightly, and our chain is asked before its own.
+    if (v4 && !wanted.foreign && c.cgnat_drop) {
         input.push_back(fmt::format("-s 100.115.92.0/23 ! -i {} -j RETURN", tun));
         input.push_back(fmt::format("-s 100.64.0.0/10 ! -i {} -j DROP", tun));
-    } else if (v4) {
+    } else if (v4 && !wanted.foreign) {
         input.push_back(fmt::format("-s 100.64.0.0/10 ! -i {} -j RETURN", tun));
     }
 
@@ -345,9 +348,9 @@ WantedState wanted_state(const RouterConfig& config, const RouterCapabilities& c
 
     const bool chains = config.netfilter != NetfilterMode::kOff;
     if (can.iptables)
-        out.iptables = chains ? wanted_chains(config, Addr::Family::kV4, out.chains, config.tun_name) : Iptables{};
+        out.iptables = chains ? wanted_chains(config, Addr::Family::kV4, out) : Iptables{};
     if (can.ip6tables && can.v6)
-        out.ip6tables = chains ? wanted_chains(config, Addr::Family::kV6, out.chains, config.tun_name) : Iptables{};
+        out.ip6tables = chains ? wanted_chains(config, Addr::Family::kV6, out) : Iptables{};
     out.hooks = config.netfilter == NetfilterMode::kOn         ? Hooks::kInstall
                 : config.netfilter == NetfilterMode::kNoDivert ? Hooks::kLeave
                                                                : Hooks::kRemove;

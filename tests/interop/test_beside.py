@@ -34,7 +34,6 @@ def talks(node, peer):
     return node.ping_through(peer.ip(), count=40)
 
 
-@pytest.mark.xfail(strict=True, reason="ts-input-mesh0 drops 100.64.0.0/10 that comes in by the original's tunnel")
 def test_we_end_and_the_original_goes_on(both):
     theirs, back = talks(both.theirs, both.their_peer), talks(both.their_peer, both.theirs)
     ours = talks(both.ours, both.our_peer)

@@ -258,7 +258,6 @@ def test_beside_a_tailscale0_of_somebody_else():
         assert lab.host_state("h1") == before
 
 
-@pytest.mark.xfail(strict=True, reason="the second daemon's ts-input-* drops 100.64.0.0/10 that comes in by the first one's tunnel")
 @pytest.mark.parametrize("first_out", [0, 1])
 def test_two_daemons_on_one_host(first_out):
     """Two networks with different prefixes; either daemon may end first, by force too, without hurting the other."""
