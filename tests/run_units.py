@@ -26,10 +26,8 @@ def run(test, full):
     total = int(ran.group(1)) if ran else 1
     if code != 0 and failed == 0:
         failed = 1
-    if os.environ.get("CI") and skipped:
-        failed += skipped
-        out += f"\n{skipped} skipped: with CI set a skip is a failure"
-    return test["name"], total - failed - (0 if os.environ.get("CI") else skipped), failed, skipped, time.monotonic() - start, out
+    # A test skips for what this processor or kernel cannot do; for missing rights or tools it fails by itself when CI is set.
+    return test["name"], total - failed - skipped, failed, skipped, time.monotonic() - start, out
 
 
 def main():
