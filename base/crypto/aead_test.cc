@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 #include <sodium.h>
 
+#include <cstdlib>
+#include <memory>
+
 #include "base/crypto/aead_stream.h"
 #include "base/random.h"
 
@@ -208,6 +211,67 @@ TEST(AeadVectors, ShortTextsSealedByAnotherImplementation) {
                   "0f6fafd04647fa6775577a1a250dcc2df37e95e46c4a")
             << name(engine);
     }
+}
+
+// Engines with one fault each, made of the reference.
+const AeadStream& with_key(const uint8_t* key) {
+    static std::unique_ptr<AeadStream> stream;
+    Key32 k;
+    std::memcpy(k.data(), key, k.size());
+    stream = std::make_unique<AeadStream>(k, AeadEngine::kSodium);
+    return *stream;
+}
+void good_seal(const uint8_t* key, AeadJob* jobs, size_t n) { with_key(key).seal(std::span(jobs, n)); }
+void good_open(const uint8_t* key, AeadJob* jobs, size_t n) { with_key(key).open(std::span(jobs, n)); }
+
+TEST(AeadEngines, OneThatComputesWrongFailsTheSelfTest) {
+    init();
+    EXPECT_TRUE(aead_agrees_with_sodium({good_seal, good_open}));
+    const auto short_counter = [](const uint8_t* key, AeadJob* jobs, size_t n) {
+        for (size_t i = 0; i < n; ++i) jobs[i].counter &= 0xffff'ffff;
+        good_seal(key, jobs, n);
+    };
+    const auto wrong_tag_of_long_ones = [](const uint8_t* key, AeadJob* jobs, size_t n) {
+        good_seal(key, jobs, n);
+        for (size_t i = 0; i < n; ++i)
+            if (jobs[i].len > 2048) jobs[i].dst[jobs[i].len + 15] ^= 1;
+    };
+    const auto writes_too_far = [](const uint8_t* key, AeadJob* jobs, size_t n) {
+        for (size_t i = n; i-- > 0;) {
+            good_seal(key, jobs + i, 1);
+            if (i + 1 < n) jobs[i].dst[jobs[i].len + kTagLen] = 0;
+        }
+    };
+    const auto believes_everything = [](const uint8_t* key, AeadJob* jobs, size_t n) {
+        good_open(key, jobs, n);
+        for (size_t i = 0; i < n; ++i) jobs[i].ok = true;
+    };
+    const auto believes_nothing = [](const uint8_t* key, AeadJob* jobs, size_t n) {
+        good_open(key, jobs, n);
+        for (size_t i = 0; i < n; ++i) jobs[i].ok = false;
+    };
+    EXPECT_FALSE(aead_agrees_with_sodium({short_counter, good_open}));
+    EXPECT_FALSE(aead_agrees_with_sodium({wrong_tag_of_long_ones, good_open}));
+    EXPECT_FALSE(aead_agrees_with_sodium({writes_too_far, good_open}));
+    EXPECT_FALSE(aead_agrees_with_sodium({good_seal, believes_everything}));
+    EXPECT_FALSE(aead_agrees_with_sodium({good_seal, believes_nothing}));
+}
+
+TEST(AeadEngines, TheEnvironmentChoosesAndNonsenseThereIsIgnored) {
+    GTEST_FLAG_SET(death_test_style, "threadsafe");  // a new process: the choice is made once
+    const auto with = [](const char* value) {
+        ::setenv("TAILMESH_AEAD", value, 1);
+        std::_Exit(static_cast<int>(aead_engine()));
+    };
+    EXPECT_EXIT(with("sodium"), testing::ExitedWithCode(static_cast<int>(AeadEngine::kSodium)), "");
+    if (aead_usable(AeadEngine::kAvx2)) {
+        EXPECT_EXIT(with("avx2"), testing::ExitedWithCode(static_cast<int>(AeadEngine::kAvx2)), "");
+    }
+    const auto nonsense = [] {
+        ::setenv("TAILMESH_AEAD", "fast", 1);
+        std::_Exit(aead_usable(aead_engine()) ? 0 : 1);
+    };
+    EXPECT_EXIT(nonsense(), testing::ExitedWithCode(0), "TAILMESH_AEAD=fast");
 }
 
 TEST(AeadEngines, TheChosenOneIsUsable) {

@@ -63,7 +63,9 @@ DataPlane::DataPlane(Random& random, Kernel& kernel, Events& events, Config conf
       coalescer_(random.u64()),
       seals_(kernel),
       batch_(seals_),
-      scratch_(std::make_unique_for_overwrite<uint8_t[]>(kScratchBytes)) {}
+      scratch_(std::make_unique_for_overwrite<uint8_t[]>(kScratchBytes)) {
+    static_cast<void>(crypto::aead_engine());  // chosen now, not in the middle of the first handshake
+}
 
 DataPlane::~DataPlane() = default;
 
