@@ -11,6 +11,7 @@ namespace {
 constexpr Duration kDerpIdle = seconds(60);       // non-home connections close after this long without a send
 constexpr Duration kDialPatience = seconds(20);   // packets for a relay that does not answer are dropped then
 constexpr size_t kWaitingBytes = 64 << 10;
+constexpr Duration kHomeCheckGap = seconds(5);    // between net checks because the home relay cannot be reached
 constexpr int kTunBatchesPerTurn = 4;
 }  // namespace
 
@@ -369,9 +370,15 @@ void PacketLoop::adopt_derp(DerpLink link) {
 }
 
 void PacketLoop::derp_failed(int region) {
-    plane_.sock().derp_state(region, false, loop_.now());
+    const Time now = loop_.now();
+    plane_.sock().derp_state(region, false, now);
+    if (region == home_derp_ && (restun_for_home_.is_zero() || now - restun_for_home_ >= kHomeCheckGap)) {
+        // It may be gone for good: look for another now, not when the next regular check is due.
+        restun_for_home_ = now;
+        plane_.sock().restun(now);
+    }
     const auto it = waiting_.find(region);
-    if (it == waiting_.end()) return;
+    if (it == waiting_.end()) return finish_turn();
     // The dialer goes on trying for as long as somebody has something to send, or it is home.
     if (region != home_derp_ && loop_.now() - it->second.since > kDialPatience) {
         waiting_.erase(it);
