@@ -62,7 +62,7 @@ class HandshakeGate {
     enum class Verdict : uint8_t {
         kAdmit,
         kBadMac,
-        kDemandCookie,  ///< send make_reply()
+        kDemandCookie,  ///< send make_reply(), if may_reply()
         kRefuse,        ///< the source or everybody together exceeds a rate
     };
     // Answering a handshake takes 5 curve operations, some 0.13 ms measured: these numbers keep floods near a tenth of
@@ -74,6 +74,10 @@ class HandshakeGate {
     static constexpr int64_t kSourceRate = 20;      ///< per second and source, while under load
     static constexpr int64_t kSourceBurst = 5;
     static constexpr Duration kLoadHold = seconds(1);
+    // A cookie reply costs more than all the rest of a refusal, nearly all of it in the kernel's sending, and with
+    // invented sources it goes to people who never asked. Those we know have a rate that strangers cannot use up.
+    static constexpr int64_t kReplyRate = 1000;     ///< cookie replies per second to strangers; as many to those known
+    static constexpr int64_t kReplyBurst = 256;
 
     explicit HandshakeGate(Random& random) : random_(random) {}
     ~HandshakeGate();
@@ -81,6 +85,8 @@ class HandshakeGate {
 
     /// `message`: a whole initiation or response.
     [[nodiscard]] Verdict check(ByteSpan message, const Source& from, Time now);
+    /// After kDemandCookie: whether to send it. `known`: a peer was last seen at that source, or a relay vouches for it.
+    [[nodiscard]] bool may_reply(bool known, Time now) { return replies_[known ? 1 : 0].take(now); }
     [[nodiscard]] CookieReply make_reply(ByteSpan message, const Source& from, Time now);
     [[nodiscard]] bool under_load(Time now) const { return now < loaded_until_; }
 
@@ -97,6 +103,8 @@ class HandshakeGate {
     Time loaded_until_{};
     TokenBucket free_{seconds(1) / kFreeRate, kFreeBurst};
     TokenBucket with_cookie_{seconds(1) / kCookieRate, kCookieBurst};
+    std::array<TokenBucket, 2> replies_{TokenBucket{seconds(1) / kReplyRate, kReplyBurst},
+                                        TokenBucket{seconds(1) / kReplyRate, kReplyBurst}};
     std::vector<TokenBucket> sources_;  // made under the first load: most nodes never need it
 };
 

@@ -191,6 +191,57 @@ TEST(Device, UnderLoadClientsGetThroughWithTheirCookies) {
     for (auto& c : crowd.clients) EXPECT_TRUE(c->has_session(0, now));
 }
 
+/// Initiations of nobody, each from a place of its own; returns how many were answered with a cookie.
+size_t flood(Node& server, int64_t first, int64_t count, Time from, Duration over) {
+    SeededRandom r(static_cast<uint64_t>(first));
+    server.replies.clear();
+    for (int64_t i = 0; i < count; ++i)
+        (void)server.deliver(noise_message(r, server.key.public_key()), from + over * i / count,
+                             source_of(0xc6120000U + static_cast<uint32_t>(first + i), 1024));
+    return server.replies.size();
+}
+
+TEST(Device, FloodsFromInventedSourcesGetFewAnswers) {
+    Node server(1);
+    flood(server, 0, 1000, kStart, {});
+    const size_t answers = flood(server, 1000, 10'000, kStart, seconds(1));
+    EXPECT_GE(answers, static_cast<size_t>(HandshakeGate::kReplyRate) - 10);
+    EXPECT_LE(answers, static_cast<size_t>(HandshakeGate::kReplyRate + HandshakeGate::kReplyBurst));
+    EXPECT_EQ(server.last_drop, DropReason::kRateLimited);
+    EXPECT_TRUE(server.sent.empty()) << "none was computed after the first";
+}
+
+TEST(Device, WhoIsKnownGetsItsCookieInAFloodAtOnce) {
+    for (const bool relayed : {false, true}) {
+        Node server(1), client(2);
+        server.device.add_peer(0, client.key.public_key());
+        client.device.add_peer(0, server.key.public_key());
+        Source from = source_of(77);
+        if (relayed) {
+            from = {};
+            from.derp_region = 1;
+            from.derp_key = client.key.public_key();
+        } else {
+            server.known = from;
+        }
+        Time now = kStart + milliseconds(200);
+        flood(server, 0, 2'000, kStart, now - kStart);
+        client.transmit(0, "x", now);
+        server.replies.clear();
+        (void)server.deliver(client.take(), now, from);
+        ASSERT_EQ(server.replies.size(), 1U) << relayed;
+        (void)client.deliver(server.replies[0], now);
+        const Time retry = client.device.next_timeout();
+        flood(server, 2'000, 5'000, now, retry - now);
+        now = retry;
+        client.device.handle_timeout(now);
+        (void)server.deliver(client.take(), now, from);
+        ASSERT_EQ(server.sent.size(), 1U) << relayed;
+        (void)client.deliver(server.take(), now);
+        EXPECT_TRUE(client.has_session(0, now));
+    }
+}
+
 TEST(Device, AForgedCookieReplyIsRefused) {
     testing::Pair p;
     p.a.transmit(0, "x", p.now);

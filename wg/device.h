@@ -45,6 +45,9 @@ class Output {
     virtual bool send_to_peer(PeerId peer, ByteSpan datagram, Time now) = 0;
     /// A cookie reply, to exactly where the message came from.
     virtual void reply(const Source& to, ByteSpan datagram, Time now) = 0;
+    /// Whether a peer was last seen at that source; asked under load only. Those get their cookie replies even while
+    /// strangers flood us.
+    [[nodiscard]] virtual bool knows(const Source& source) const = 0;
     /// A session can send (also after every rekey): send what take_staged() yields. Otherwise the engine confirms the
     /// session with a keepalive by itself.
     virtual void session_ready(PeerId peer, Time now) = 0;

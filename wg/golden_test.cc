@@ -1,22 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Our engine against messages recorded from an independent one (tests/vectors/wireguard.json says how). With the same
 // ephemeral keys, indices and stamp, ours must produce the same bytes in both roles.
-#include <gtest/gtest.h>
-
-#include <fstream>
-#include <sstream>
-
-#include "base/json.h"
+#include "base/test_vectors.h"
 #include "wg/testing.h"
 
 namespace mesh::wg {
 namespace {
 
-Bytes from_hex(const std::string& text) {
-    Bytes b(text.size() / 2);
-    EXPECT_TRUE(hex_decode(text, b));
-    return b;
-}
+using mesh::testing::from_hex;
 
 /// Gives out prepared bytes, one piece per call.
 class ScriptedRandom : public Random {
@@ -41,13 +32,7 @@ class Golden : public ::testing::Test {
    protected:
     void SetUp() override {
         crypto::init();
-        std::ifstream f(MESH_VECTORS "/wireguard.json");
-        ASSERT_TRUE(f.good());
-        std::stringstream text;
-        text << f.rdbuf();
-        auto parsed = json::parse(text.str());
-        ASSERT_TRUE(parsed.has_value());
-        v = std::move(*parsed);
+        v = mesh::testing::load_vectors(MESH_VECTORS "/wireguard.json");
         a = side("a");
         b = side("b");
         const Bytes s = from_hex(json::str(v, "stamp"));

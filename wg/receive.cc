@@ -150,9 +150,10 @@ DropReason Device::pass_gate(MutByteSpan datagram, const Source& from, Time now)
         case HandshakeGate::Verdict::kRefuse: return DropReason::kRateLimited;
         case HandshakeGate::Verdict::kDemandCookie: break;
     }
+    const Calling guard(*this);
+    if (!gate_.may_reply(from.by_derp() || output_.knows(from), now)) return DropReason::kRateLimited;
     CookieReply reply = gate_.make_reply(datagram, from, now);
     ++counters_.cookie_replies_sent;
-    const Calling guard(*this);
     output_.reply(from, bytes_of(reply), now);
     return DropReason::kUnderLoad;
 }

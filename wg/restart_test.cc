@@ -212,6 +212,31 @@ TEST(Device, AfterAPeersRestartAnEarlierStampIsAccepted) {
     EXPECT_NE(p.b.deliver(fresh.sent.front(), p.now + seconds(4)).kind, Opened::kDropped);
 }
 
+TEST(Device, APeerWhoseClockWentBackGetsInThoughWeKeepCallingIt) {
+    CalmPair p;
+    p.b.device.set_wall_clock(kWallStart + seconds(86'400), p.now);
+    p.b.transmit(0, "x", p.now);
+    p.settle();
+    ASSERT_TRUE(p.a.has_session(0, p.now));
+    Node fresh(99, p.now);  // b again, with its clock right; what we send does not reach it
+    fresh.device.set_private_key(p.b.key, p.now);
+    fresh.device.add_peer(0, p.a.key.public_key());
+    const Time began = p.now;
+    while (!fresh.has_session(0, p.now) && p.now - began < seconds(1200)) {
+        p.now = p.now + seconds(5);
+        for (Node* n : {&p.a, &fresh}) {
+            n->device.handle_timeout(p.now);
+            n->transmit(0, "anybody there?", p.now);
+        }
+        p.a.forget_sent();
+        while (!fresh.sent.empty()) (void)p.a.deliver(fresh.take(), p.now);
+        while (!p.a.sent.empty()) (void)fresh.deliver(p.a.take(), p.now);
+    }
+    EXPECT_TRUE(fresh.has_session(0, p.now));
+    EXPECT_GT(p.now - began, seconds(500)) << "replays of old initiations stay refused as long as sessions could live";
+    EXPECT_LT(p.now - began, seconds(600));
+}
+
 TEST(Device, RetriedInitiationsCarryGrowingStampsInOneInstant) {
     Pair p;
     p.a.transmit(0, "x", p.now);

@@ -39,6 +39,7 @@ class Node : public Output {
         return true;
     }
     void reply(const Source&, ByteSpan datagram, Time) override { replies.push_back(to_bytes(datagram)); }
+    bool knows(const Source& source) const override { return source.udp == known.udp; }
     void session_ready(PeerId peer, Time now) override {
         ++ready;
         Bytes packet;
@@ -89,6 +90,7 @@ class Node : public Output {
     SeededRandom random;
     NodePrivate key;
     bool path = true;
+    Source known;  ///< the only place where a peer was last seen
     std::deque<Bytes> sent;
     std::deque<Time> sent_at;
     std::vector<Bytes> replies;

@@ -30,6 +30,8 @@ void Device::run_timers(PeerId id, Peer& p, Time now) {
             reset_state(id, p);
             return;
         }
+        // Traffic of ours keeps the state, but not what shuts out a peer whose clock went back.
+        s.last_stamp = {};
         s.timers.zero = now + kZeroKeysAfter;
     }
     if (s.held && s.held_until <= now) {

@@ -473,6 +473,8 @@ void DataPlane::reply(const Source& to, ByteSpan datagram, Time /*now*/) {
     }
 }
 
+bool DataPlane::knows(const Source& source) const { return sock_.peer_of(source) != kNoPeer; }
+
 void DataPlane::session_ready(PeerId peer, Time now) {
     // The message that made the session may have taught magicsock a path, so what the batch knew before is void.
     Account& to = account_out(peer, now);

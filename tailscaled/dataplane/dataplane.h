@@ -137,6 +137,7 @@ class DataPlane final : private wg::Output, private magicsock::Output {
     // wg::Output
     bool send_to_peer(PeerId peer, ByteSpan datagram, Time now) override;
     void reply(const Source& to, ByteSpan datagram, Time now) override;
+    bool knows(const Source& source) const override;
     void session_ready(PeerId peer, Time now) override;
     void authenticated(PeerId peer, const Source& from, Time now) override;
     // magicsock::Output
