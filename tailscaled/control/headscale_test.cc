@@ -39,7 +39,7 @@ std::vector<std::string> text_of(const std::vector<Prefix>& list) {
 }
 
 TEST(HeadscaleRecording, FramesDecompressToTheRecordedTextInAnySplit) {
-    for (const auto& [dir, count] : {std::pair{"session", 15}, {"router", 5}}) {
+    for (const auto& [dir, count] : {std::pair{"session", 15}, {"router", 5}, {"policy", 18}}) {
         std::string stream;
         std::vector<std::string> want;
         for (int i = 0; i < count; ++i) {
@@ -61,9 +61,9 @@ TEST(HeadscaleRecording, FramesDecompressToTheRecordedTextInAnySplit) {
 
 class Replay : public ::testing::Test {
    protected:
-    Replay() { session.begin_poll(kNow); }
+    explicit Replay(const char* folder = "session") : dir(folder) { session.begin_poll(kNow); }
     MapUpdate play(int i) {
-        auto u = session.handle_message(frame("session", i, "json"), wall(), kNow);
+        auto u = session.handle_message(frame(dir, i, "json"), wall(), kNow);
         EXPECT_TRUE(u) << i;
         return u ? std::move(*u) : MapUpdate{};
     }
@@ -73,8 +73,14 @@ class Replay : public ::testing::Test {
         return u;
     }
     [[nodiscard]] netmap::NodePtr peer() const { return session.map()->peers.find(2); }
+    const char* dir;
     MapSession session;
     int next = 0;
+};
+
+struct PolicyReplay : Replay {
+    PolicyReplay() : Replay("policy") {}
+    [[nodiscard]] const std::vector<netstack::FilterRule>& rules() const { return session.map()->filter->rules; }
 };
 
 TEST_F(Replay, TheFirstFrameIsAWholeMap) {
@@ -143,6 +149,46 @@ TEST_F(Replay, TheNodeExpiresAndIsDeleted) {
     EXPECT_EQ(u.changes.removed.size(), 1U);
     EXPECT_TRUE(session.map()->peers.empty());
     EXPECT_TRUE(play_until(14).keepalive);
+}
+
+TEST_F(PolicyReplay, APolicyOfPortsReplacesTheFilter) {
+    play_until(6);
+    ASSERT_EQ(rules().size(), 1U);
+    EXPECT_TRUE(play_until(7).changes.filter);
+    ASSERT_EQ(rules().size(), 1U);
+    EXPECT_THAT(text_of(rules()[0].src), ElementsAre("100.64.0.1/32", "100.64.0.2/32", "fd7a:115c:a1e0::1/128", "fd7a:115c:a1e0::2/128"));
+    EXPECT_EQ(rules()[0].dst.size(), 4U);
+}
+
+TEST_F(PolicyReplay, APolicyThatHidesANodeRemovesItAndEmptiesTheFilter) {
+    const MapUpdate u = play_until(9);
+    EXPECT_EQ(u.changes.removed.size(), 1U);
+    EXPECT_TRUE(u.changes.filter);
+    EXPECT_THAT(rules(), IsEmpty());
+    EXPECT_EQ(peer(), nullptr);
+}
+
+TEST_F(PolicyReplay, ATaggedNodeComesBackWithoutAnOwner) {
+    const MapUpdate u = play_until(10);
+    EXPECT_EQ(u.changes.added.size(), 1U);
+    EXPECT_THAT(peer()->tags, ElementsAre("tag:web"));
+    EXPECT_EQ(session.map()->user(peer()->user)->login_name, "tagged-devices");
+}
+
+TEST_F(PolicyReplay, ARecordAnOpenPolicyAnotherRelayPortAndARoute) {
+    MapUpdate u = play_until(12);
+    EXPECT_TRUE(u.changes.dns);
+    EXPECT_THAT(u.map->dns->extra_records, ElementsAre(netmap::DnsRecord{"grafana.hs.test", "A", "100.64.0.2"}));
+    u = play_until(14);
+    EXPECT_TRUE(u.changes.filter);
+    ASSERT_EQ(rules().size(), 1U);
+    const auto port = [this] { return session.map()->derp_map->regions.at(999).nodes[0].derp_port; };
+    EXPECT_EQ(port(), 12345);
+    EXPECT_TRUE(play_until(15).changes.derp_map);
+    EXPECT_EQ(port(), 443);
+    play_until(17);
+    EXPECT_THAT(text_of(peer()->primary_routes), ElementsAre("10.20.0.0/16"));
+    EXPECT_EQ(session.skipped(), 0U);
 }
 
 TEST(HeadscaleRecording, NodesAreWrittenBackWordForWord) {
