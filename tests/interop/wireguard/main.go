@@ -94,11 +94,12 @@ func serve(c net.Conn, d *device.Device, pk device.NoisePublicKey) {
 			age := func(at unsafe.Pointer) {
 				*(*time.Time)(at) = (*time.Time)(at).Add(-time.Duration(seconds) * time.Second)
 			}
-			for _, kp := range keypairs(d, pk) {
-				age(field(kp, "created"))
-			}
+			// In this order: a packet in between must not find an old session and a handshake of just now.
 			if p := d.LookupPeer(pk); p != nil {
 				age(field(reflect.ValueOf(p).Elem().FieldByName("handshake"), "lastSentHandshake"))
+			}
+			for _, kp := range keypairs(d, pk) {
+				age(field(kp, "created"))
 			}
 		case "counter":
 			var n uint64
