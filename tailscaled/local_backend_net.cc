@@ -18,24 +18,7 @@ using api::State;
 
 namespace {
 
-constexpr size_t kSlice = 64;         // peers per message to the packet loop
-constexpr size_t kGreetAtMost = 16;   // peers greeted before there is traffic
-
-magicsock::PeerConfig peer_config(const netmap::Node& n) {
-    magicsock::PeerConfig c;
-    c.key = n.key;
-    c.disco = n.disco_key;
-    c.endpoints = n.endpoints;
-    c.home_derp = n.home_derp;
-    c.wireguard_only = n.wireguard_only;
-    return c;
-}
-
-/// Does the change touch routes, source check or filter, or only how the peer is reached?
-bool policy_changed(const netmap::Node& a, const netmap::Node& b) {
-    return a.key != b.key || a.allowed_ips != b.allowed_ips || a.addresses != b.addresses || a.jailed != b.jailed || a.expired != b.expired ||
-           a.key_expiry != b.key_expiry || !(a.cap_map == b.cap_map);
-}
+constexpr size_t kSlice = 64;  // peers per message to the packet loop
 
 }  // namespace
 
@@ -104,46 +87,16 @@ void LocalBackend::apply_map(const netmap::PeerChanges* changes) {
     const bool first = !applied_;
     applied_ = true;
     next_expiry_ = map_->next_expiry(wall);
-    PeerSlice slice;
-    bool policy = changes == nullptr || changes->self || changes->filter;
-    const auto upsert = [&](const netmap::Node& n) {
-        const PeerId before = ids_.find(n.id);
-        if (!takes_part(*map_, n, wall)) {
-            if (before != kNoPeer) slice.removed.push_back(before);
-            ids_.release(n.id);
-            return;
-        }
-        const PeerId id = ids_.assign(n.id, n.key);
-        if (before != kNoPeer && before != id) slice.removed.push_back(before);
-        slice.upserted.push_back({id, peer_config(n)});
-    };
-    const auto remove = [&](const netmap::Node& n) {
-        if (const PeerId id = ids_.find(n.id); id != kNoPeer) slice.removed.push_back(id);
-        ids_.release(n.id);
-    };
-    if (changes) {
-        for (const auto& n : changes->removed) remove(*n);
-        for (const auto& n : changes->added) upsert(*n);
-        for (const auto& c : changes->changed) {
-            policy = policy || policy_changed(*c.before, *c.after);
-            upsert(*c.after);
-        }
-        policy = policy || !changes->removed.empty() || !changes->added.empty();
-    } else {
-        for (const auto& n : map_->peers) upsert(*n);
-    }
+    PeerPlan plan = plan_peers(*map_, changes, ids_, wall);
     if (first) engine_->set_running(true);
     if (!greeted_ && !map_->peers.empty()) {
         // Peers that still hold sessions with the process before this one would send into a void for up to 15 s.
         greeted_ = true;
-        for (const auto& n : map_->peers) {
-            if (slice.greet_early.size() >= kGreetAtMost) break;
-            if (n->online.value_or(true) && ids_.find(n->id) != kNoPeer) slice.greet_early.push_back(ids_.find(n->id));
-        }
+        plan.slice.greet_early = peers_to_greet(*map_, ids_);
     }
-    if (policy) engine_->set_tables(make_tables(*map_, profiles_.prefs(), ids_, net_, wall));
-    queue_peers(std::move(slice));
-    if (policy) apply_router();
+    if (plan.policy) engine_->set_tables(make_tables(*map_, profiles_.prefs(), ids_, net_, wall));
+    queue_peers(std::move(plan.slice));
+    if (plan.policy) apply_router();
 }
 
 void LocalBackend::apply_router() {

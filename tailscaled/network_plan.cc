@@ -20,6 +20,23 @@ constexpr size_t kMaxOwnAddrs = 16;
 constexpr size_t kMaxCapNames = 1'024;
 constexpr size_t kMaxCapSources = 1'000'000;
 constexpr size_t kMaxNotes = 10;
+constexpr size_t kGreetAtMost = 16;
+
+magicsock::PeerConfig peer_config(const netmap::Node& n) {
+    magicsock::PeerConfig c;
+    c.key = n.key;
+    c.disco = n.disco_key;
+    c.endpoints = n.endpoints;
+    c.home_derp = n.home_derp;
+    c.wireguard_only = n.wireguard_only;
+    return c;
+}
+
+/// Does the change touch routes, source check or filter, or only how the peer is reached?
+bool policy_changed(const netmap::Node& a, const netmap::Node& b) {
+    return a.key != b.key || a.allowed_ips != b.allowed_ips || a.addresses != b.addresses || a.jailed != b.jailed || a.expired != b.expired ||
+           a.key_expiry != b.key_expiry || !(a.cap_map == b.cap_map);
+}
 
 bool is_own_address(const Node& node, const Prefix& p) {
     return p.is_single() && std::find(node.addresses.begin(), node.addresses.end(), p) != node.addresses.end();
@@ -116,6 +133,47 @@ std::vector<Prefix> accepted_prefixes(const NetMap& map, const Node& node, const
         // Services live on single addresses of the tailnet's usual ranges; any other single address is somebody's subnet.
         const bool belongs = is_own_address(node, p) || (p.is_single() && is_tailscale_range(p.addr));
         if (belongs || (p.is_default() ? is_exit_node : prefs.route_all)) out.push_back(p);
+    }
+    return out;
+}
+
+PeerPlan plan_peers(const NetMap& map, const netmap::PeerChanges* changes, PeerIds& ids, WallTime wall) {
+    PeerPlan plan;
+    PeerSlice& slice = plan.slice;
+    plan.policy = changes == nullptr || changes->self || changes->filter;
+    const auto upsert = [&](const Node& n) {
+        const PeerId before = ids.find(n.id);
+        if (!takes_part(map, n, wall)) {
+            if (before != kNoPeer) slice.removed.push_back(before);
+            ids.release(n.id);
+            return;
+        }
+        const PeerId id = ids.assign(n.id, n.key);
+        if (before != kNoPeer && before != id) slice.removed.push_back(before);
+        slice.upserted.push_back({id, peer_config(n)});
+    };
+    if (changes == nullptr) {
+        for (const auto& n : map.peers) upsert(*n);
+        return plan;
+    }
+    for (const auto& n : changes->removed) {
+        if (const PeerId id = ids.find(n->id); id != kNoPeer) slice.removed.push_back(id);
+        ids.release(n->id);
+    }
+    for (const auto& n : changes->added) upsert(*n);
+    for (const auto& c : changes->changed) {
+        plan.policy = plan.policy || policy_changed(*c.before, *c.after);
+        upsert(*c.after);
+    }
+    plan.policy = plan.policy || !changes->removed.empty() || !changes->added.empty();
+    return plan;
+}
+
+std::vector<PeerId> peers_to_greet(const NetMap& map, const PeerIds& ids) {
+    std::vector<PeerId> out;
+    for (const auto& n : map.peers) {
+        if (out.size() >= kGreetAtMost) break;
+        if (n->online.value_or(true) && ids.find(n->id) != kNoPeer) out.push_back(ids.find(n->id));
     }
     return out;
 }

@@ -48,6 +48,17 @@ inline constexpr size_t kMaxRoutes = 16'384;
 [[nodiscard]] std::vector<Prefix> accepted_prefixes(const netmap::NetMap& map, const netmap::Node& node, const api::Prefs& prefs,
                                                     bool is_exit_node);
 
+/// What the packet loop must be told after a change of the map.
+struct PeerPlan {
+    PeerSlice slice;      ///< of any length; removals come first, for an id may be given anew in the same round
+    bool policy = false;  ///< routes, source checks or the filter changed, too: make_tables()
+};
+/// `changes`: since the map that was planned last; null: all of it, anew. Assigns and releases ids.
+[[nodiscard]] PeerPlan plan_peers(const netmap::NetMap& map, const netmap::PeerChanges* changes, PeerIds& ids, WallTime wall);
+/// Peers to initiate to before there is traffic: those that still hold sessions with the process before this one would
+/// send into a void for up to 15 s. At most 16.
+[[nodiscard]] std::vector<PeerId> peers_to_greet(const netmap::NetMap& map, const PeerIds& ids);
+
 /// Where two peers claim the same prefix, its owner by address gets the packets, else the one with the lower node ID.
 [[nodiscard]] std::shared_ptr<const dataplane::Tables> make_tables(const netmap::NetMap& map, const api::Prefs& prefs, const PeerIds& ids,
                                                                    const platform::NetState& net, WallTime wall);

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Breaks the code on purpose, one fault at a time, and shows that a named test notices each.
 
-    tests/mutants.py [--list] [NAME...]      NAME: part of a mutant's name
+    tests/mutants.py [--list] [--quick] [NAME...]      NAME: part of a mutant's name
 
 Works on a copy of the tree in build/mutants/src, never on the tree itself. Builds without optimization and only the test
 binaries that are named, each mutant incrementally. First every named test must pass on the unbroken copy. A mutant whose
@@ -29,6 +29,7 @@ class Mutant:
     test: str     # the test that notices
     root: bool = False
     also: tuple = ()   # further (old, new) in the same file
+    quick: bool = False  # also with --quick, which every run of the tests does
 
     def edits(self):
         return ((self.old, self.new), *self.also)
@@ -83,10 +84,26 @@ MUTANTS = [
            "dataplane_test", "DataPlane.TheFirstPingArrivesAndIsAnswered"),
     Mutant("netstack: the filter accepts everything", "netstack/filter.cc",
            "return ok ? Verdict::kAccept : Verdict::kNoRule;", "return Verdict::kAccept;",
-           "netstack_test", "Filter.DeniesByDefault"),
+           "netstack_test", "Filter.DeniesByDefault", quick=True),
     Mutant("netstack: shields up changes nothing", "netstack/filter.cc",
            "if (shields_up) return;", "",
-           "netstack_test", "Filter.ShieldsUpLetsOnlyAnswersThrough"),
+           "netstack_test", "Filter.ShieldsUpLetsOnlyAnswersThrough", quick=True),
+    Mutant("netstack: a later fragment may cover the headers", "netstack/packet.cc",
+           "if (offset_blocks < kMinLaterBlocks) out.proto = kProtoUnknown;", "",
+           "netstack_test", "FilterModel.AgreesOnRandomPoliciesAndPackets", quick=True),
+    Mutant("netstack: what follows an extension header is not looked at", "netstack/packet.cc",
+           "    } else if (is_extension6(out.proto)) {\n        out.proto = kProtoUnknown;\n", "",
+           "netstack_test", "FilterModel.AgreesOnRandomPoliciesAndPackets", quick=True,
+           also=(("    } else {\n        parse_transport(b.subspan(40", "    } else {\n        parse_transport(b.subspan(40"),)),
+    Mutant("netstack: IPv4 options are taken for the transport", "netstack/packet.cc",
+           "(fragment & 0x2000U) != 0, b.subspan(ip_len, total - ip_len), out);", "(fragment & 0x2000U) != 0, b.subspan(20, total - 20), out);",
+           "netstack_test", "FilterModel.AgreesOnRandomPoliciesAndPackets"),
+    Mutant("netstack: half an ICMP error is one", "netstack/packet.cc",
+           "if (total < ip_len + 8U) return false;\n    // RFC 792", "// RFC 792",
+           "netstack_test", "FilterModel.AgreesOnRandomPoliciesAndPackets"),
+    Mutant("netstack: TCP is judged by its SYN alone", "netstack/packet.h",
+           "(tcp_flags & (kTcpSyn | kTcpAck)) == kTcpSyn", "(tcp_flags & kTcpSyn) != 0",
+           "netstack_test", "FilterModel.AgreesOnRandomPoliciesAndPackets"),
     Mutant("netstack: checksums of segments are left as they were", "netstack/segment.cc",
            "store_be16(l4 + field, sum);\n}", "}",
            "netstack_test", "Segment.SplitsTcpAsTheKernelWould"),
@@ -95,6 +112,9 @@ MUTANTS = [
            "if (trust_told_ && !trusted(now)) {\n        trust_told_ = false;",
            "trust_until_ = max(trust_until_, now + kTrustAfterPong);\n    if (trust_told_ && !trusted(now)) {\n        trust_told_ = false;",
            "path_test", "PeerPaths.TrustThatNobodyRenewsExpiresAndTheOwnerIsTold"),
+    Mutant("path: the first heartbeat comes after the end of trust", "magicsock/path/peer_paths.cc",
+           "if (trusted(now)) heartbeat_at_ = min(heartbeat_at_, max(now, trust_until_ - kHeartbeat));", "",
+           "path_test", "PeerPaths.TrustFromBeforeTheFirstSendIsRenewedInTime"),
     Mutant("path: a better address never takes over", "magicsock/path/peer_paths.cc",
            "} else if (!trusted(now) || better_addr(answered, best_)) {", "} else if (!trusted(now)) {",
            "path_test", "PeerPathsProof.AFasterAddressTakesOverFromATrustedOne"),
@@ -114,6 +134,27 @@ MUTANTS = [
     Mutant("derp: a frame may be of any length", "magicsock/derp/frame.cc",
            "if (len > *limit) return Next::kTooLarge;", "",
            "derp_test", "DerpFrame.LengthsAboveTheLimitEndTheStream"),
+    # the simulator notices by itself
+    Mutant("sim: a datagram is accepted twice", "wg/session.cc",
+           "if (!window_.fresh(counter)) return DropReason::kReplayed;", "",
+           "sim_test", "Sim.SeedsHoldWhatIsPromised",
+           also=(("if (!window_.fresh(job.counter)) return DropReason::kReplayed;", ""),)),
+    Mutant("sim: a peer may send from any address", "tailscaled/dataplane/dataplane.cc",
+           "if (row == nullptr || !row->allowed.contains(p.src)) return drop_in(Drop::kSource);",
+           "if (row == nullptr) return drop_in(Drop::kSource);",
+           "sim_test", "Sim.SeedsHoldWhatIsPromised"),
+    Mutant("sim: the filter accepts everything", "netstack/filter.cc",
+           "return ok ? Verdict::kAccept : Verdict::kNoRule;", "return Verdict::kAccept;",
+           "sim_test", "Sim.SeedsHoldWhatIsPromised"),
+    Mutant("sim: the tables do not follow the map", "tailscaled/network_plan.cc",
+           "plan.policy = plan.policy || !changes->removed.empty() || !changes->added.empty();", "",
+           "sim_test", "Sim.SeedsHoldWhatIsPromised"),
+    Mutant("sim: a change of the filter is overlooked", "tailscaled/network_plan.cc",
+           "plan.policy = changes == nullptr || changes->self || changes->filter;", "plan.policy = changes == nullptr || changes->self;",
+           "sim_test", "Sim.AFilterThatControlChangesIsObeyedFromThatMomentOn"),
+    Mutant("sim: pings are not pinged back", "magicsock/path/peer_paths.cc",
+           "if (trusted(now)) return true;\n    if (c->last_ping_back", "return true;\n    if (c->last_ping_back",
+           "sim_test", "Sim.EveryPairOfNatsEndsAsPredictedInBothRoles"),
     # control
     Mutant("control: PeersRemoved is ignored", "tailscaled/control/map_peers.cc",
            "if (const auto id = node_id(text)) erase(*id);", "",
@@ -132,6 +173,12 @@ MUTANTS = [
            "if (uid == 0 || uid == daemon_uid) return true;", "return uid == 0 || daemon_uid != uid || true;",
            "localapi_test", "SessionTest.OthersMayReadButNotWrite"),
     # platform
+    Mutant("loop: a descriptor stays open", "platform/loop/loop.cc",
+           "        rearm_clock();\n        CHECK(uv_poll_init", "        rearm_clock();\n        (void)::fcntl(clock_fd.get(), F_DUPFD_CLOEXEC, 0);\n        CHECK(uv_poll_init",
+           "platform_test", "Loop.ReadsTheClockOnceInATurn"),
+    Mutant("loop: a handle that outlives its loop is overlooked", "platform/loop/loop.cc",
+           "    CHECK(rc == 0);\n}", "}",
+           "platform_test", "LoopDeathTest.AHandleThatOutlivesItsLoopEndsTheProgram"),
     Mutant("file: replaced before its content is on disk", "platform/file.cc",
            'if (step(FileStep::kSync, temp, [&] { return ::fsync(f.fd); }) != 0) return give_up("fsync " + temp);', "",
            "daemon_test", "StateFileProof.EachGenerationIsOnDiskBeforeItGetsItsName"),
@@ -216,7 +263,7 @@ def try_mutant(m):
 
 def main():
     words = [a for a in sys.argv[1:] if not a.startswith("--")]
-    mutants = [m for m in MUTANTS if not words or any(w in m.name for w in words)]
+    mutants = [m for m in MUTANTS if (not words or any(w in m.name for w in words)) and (m.quick or "--quick" not in sys.argv)]
     if "--list" in sys.argv:
         for m in mutants:
             say(f"{m.name}\n    {m.file} -> {m.test}")

@@ -157,7 +157,9 @@ bool PeerPaths::note_sent(Time now, Todo& todo) {
     last_send_ = now;
     bool moved = false;
     if (heartbeat_at_.is_never()) {
+        // Trust that came before there was traffic may end sooner than the first heartbeat.
         heartbeat_at_ = now + kHeartbeat;
+        if (trusted(now)) heartbeat_at_ = min(heartbeat_at_, max(now, trust_until_ - kHeartbeat));
         moved = true;
     }
     if (trusted(now)) {

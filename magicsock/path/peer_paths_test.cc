@@ -368,6 +368,21 @@ TEST(PeerPaths, TrustThatNobodyRenewsExpiresAndTheOwnerIsTold) {
     EXPECT_GE(b.changes, 1);
 }
 
+TEST(PeerPaths, TrustFromBeforeTheFirstSendIsRenewedInTime) {
+    for (const int idle_ms : {100, 2000, 3400, 3600, 5000, 6400}) {
+        Bench b;
+        b.candidates(1);
+        b.auto_pong = true;
+        b.paths.heard_ping(ep(1), b.now, b.todo);
+        b.drain();
+        ASSERT_TRUE(b.paths.trusted(b.now));
+        b.advance(milliseconds(idle_ms));
+        b.changes = 0;
+        b.traffic(seconds(8), true);
+        EXPECT_EQ(b.changes, 0) << "trust was lost when traffic began after " << idle_ms << " ms";
+    }
+}
+
 TEST(PeerPaths, AtMostTwentyPingsLeaveInASecondAndTheRestFollows) {
     Bench b;
     b.candidates(45);

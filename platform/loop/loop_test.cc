@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "platform/leak_check.h"
 #include "platform/loop/channel.h"
 #include "platform/loop/loop.h"
 #include "platform/test_support.h"
@@ -181,6 +182,27 @@ TEST(Signal, ArrivesAsAnEvent) {
     Signal s(loop, SIGUSR1, [&] { ++seen; });
     ::raise(SIGUSR1);
     ASSERT_TRUE(turn_until(loop, [&] { return seen == 1; }));
+}
+
+// What leak_check.cc holds against every test of a loop.
+TEST(LeakCheck, SeesALoopThatIsNotDestroyedAndWhatAWatchLeavesOpen) {
+    const auto before = testing::open_descriptors();
+    auto loop = std::make_unique<Loop>();
+    EXPECT_GE(testing::left_open(before, testing::open_descriptors()).size(), 3U);
+    loop.reset();
+    EXPECT_TRUE(testing::left_open(before, testing::open_descriptors()).empty());
+    auto pair = socket_pair();
+    EXPECT_EQ(testing::left_open(before, testing::open_descriptors()).size(), 2U);
+}
+
+TEST(LoopDeathTest, AHandleThatOutlivesItsLoopEndsTheProgram) {
+    EXPECT_DEATH(
+        {
+            auto loop = std::make_unique<Loop>();
+            new Timer(*loop, [] {});
+            loop.reset();
+        },
+        "");
 }
 
 TEST(Channel, DeliversInOrderAndRefusesWhatDoesNotFit) {

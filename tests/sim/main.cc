@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// sim --seed N [--trace]: one run, judged. sim --seeds A-B: many, failing seeds printed.
+// sim --seed N [--trace]: one run, judged. sim --seeds A-B [--jobs N]: many at once, failing seeds printed.
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cstdio>
+#include <mutex>
+#include <thread>
 
 #include "base/crypto/crypto.h"
 #include "tests/sim/world.h"
@@ -28,6 +33,41 @@ bool report(const Scenario& scenario, const Outcome& o, bool verbose) {
     return o.failures.empty();
 }
 
+// Each seed is a world of its own, so they run side by side.
+int run_many(uint64_t first, uint64_t last, unsigned jobs) {
+    std::atomic<uint64_t> next{first};
+    std::mutex mutex;  // of all below
+    uint64_t done = 0, bad = 0, direct = 0, relayed = 0, datagrams = 0;
+    const auto start = std::chrono::steady_clock::now();
+    auto told = start;
+    const auto elapsed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
+    const auto work = [&] {
+        for (uint64_t n = next++; n <= last; n = next++) {
+            const Scenario s = mesh::sim::random_scenario(n);
+            const Outcome o = mesh::sim::run_scenario(s);
+            const std::lock_guard lock(mutex);
+            if (!report(s, o, false)) ++bad;
+            ++done;
+            direct += static_cast<uint64_t>(o.direct_pairs);
+            relayed += static_cast<uint64_t>(o.relayed_pairs);
+            datagrams += o.datagrams;
+            if (std::chrono::steady_clock::now() - told < std::chrono::seconds(10)) continue;
+            told = std::chrono::steady_clock::now();
+            std::printf("%.0f s: %llu seeds, %llu failed\n", elapsed(), static_cast<unsigned long long>(done), static_cast<unsigned long long>(bad));
+            std::fflush(stdout);
+        }
+    };
+    std::vector<std::thread> threads;
+    for (unsigned i = 1; i < jobs; ++i) threads.emplace_back(work);
+    work();
+    for (std::thread& t : threads) t.join();
+    std::printf("seeds %llu to %llu in %.0f s: %llu flows direct, %llu relayed, as predicted; %llu datagrams\n",
+                static_cast<unsigned long long>(first), static_cast<unsigned long long>(last), elapsed(), static_cast<unsigned long long>(direct),
+                static_cast<unsigned long long>(relayed), static_cast<unsigned long long>(datagrams));
+    std::printf("%llu passed, %llu failed\n", static_cast<unsigned long long>(done - bad), static_cast<unsigned long long>(bad));
+    return bad == 0 && done > 0 ? 0 : 1;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -35,9 +75,11 @@ int main(int argc, char** argv) {
     uint64_t seed = 0;
     std::string seeds;
     bool trace = false;
+    unsigned jobs = std::max(1U, std::thread::hardware_concurrency());
     auto* one = app.add_option("--seed", seed, "run this seed and describe it");
     auto* many = app.add_option("--seeds", seeds, "run the seeds A-B and describe those that fail")->excludes(one);
     app.add_flag("--trace", trace, "print each datagram and event");
+    app.add_option("--jobs", jobs, "threads for --seeds")->check(CLI::Range(1, 256))->capture_default_str();
     CLI11_PARSE(app, argc, argv);
     mesh::crypto::init();
     if (one->count() > 0) {
@@ -50,14 +92,5 @@ int main(int argc, char** argv) {
         std::fprintf(stderr, "sim: --seeds wants A-B\n");
         return 2;
     }
-    int bad = 0, direct = 0, relayed = 0;
-    for (unsigned long long n = first; n <= last; ++n) {
-        const Scenario s = mesh::sim::random_scenario(n);
-        const Outcome o = mesh::sim::run_scenario(s);
-        if (!report(s, o, false)) ++bad;
-        direct += o.direct_pairs;
-        relayed += o.relayed_pairs;
-    }
-    std::printf("%llu seeds, %d failed; %d pairs direct, %d relayed, as predicted\n", last - first + 1, bad, direct, relayed);
-    return bad == 0 ? 0 : 1;
+    return run_many(first, last, jobs);
 }

@@ -13,6 +13,7 @@ namespace {
 constexpr Duration kLanDelay = microseconds(300);
 constexpr Duration kRelayDelay = milliseconds(2);  // between the core and a relay
 constexpr size_t kDerpWaiting = 64;
+constexpr size_t kDerpFraming = 37 + 62;  // frame header and key; TCP, IP and TLS record
 constexpr int kStunOnly = -1;
 
 // What a datagram is, for people.
@@ -34,6 +35,8 @@ const char* kind_of(ByteSpan d) {
         default: return "unknown";
     }
 }
+
+size_t ip_size(const Endpoint& to, ByteSpan datagram) { return datagram.size() + (to.addr.is_v4() ? 28 : 48); }
 
 }  // namespace
 
@@ -100,23 +103,46 @@ void Network::cut(int a, int b, bool dead) {
         cut_.erase(key);
 }
 
+std::optional<Duration> Network::pass(const Link& link, Time& free, size_t size) {
+    Duration d = link.delay;
+    if (size > link.mtu) {
+        ++too_long_;
+        return std::nullopt;
+    }
+    if (random_.below(1'000'000) < link.loss_ppm) return std::nullopt;
+    if (link.kbit_per_s > 0) {
+        const Duration waiting = max(free, now_) - now_;
+        if (static_cast<uint64_t>(waiting.ns) * link.kbit_per_s / 8'000'000 + size > link.queue) {
+            ++queue_drops_;
+            return std::nullopt;
+        }
+        d = d + stream(link, free, size);
+    }
+    if (link.jitter.ns > 0) d = d + microseconds(random_.below(static_cast<uint32_t>(link.jitter.ns / 1000) + 1));
+    if (random_.below(1'000'000) < link.reorder_ppm) d = d + milliseconds(2 + random_.below(19));
+    return d;
+}
+
+Duration Network::stream(const Link& link, Time& free, size_t size) {
+    if (link.kbit_per_s == 0) return {};
+    free = max(free, now_) + microseconds(static_cast<int64_t>(size) * 8000 / link.kbit_per_s);
+    return free - now_;
+}
+
 // Through the core: the sender's link, then, on arrival, the receiver's.
 void Network::transit(Site* from_site, const Endpoint& from, const Endpoint& to, Bytes datagram) {
-    Duration delay = kRelayDelay;
-    int copies = 1;
-    if (from_site != nullptr) {
-        const Link& l = from_site->link;
-        delay = l.delay;
-        if (random_.below(1'000'000) < l.loss_ppm) copies = 0;
-        if (random_.below(1'000'000) < l.duplicate_ppm) ++copies;
-    }
-    const int number = from_site == nullptr ? kStunOnly : from_site->number;
-    for (int i = 0; i < copies; ++i) {
-        Duration d = delay;
-        if (from_site != nullptr && from_site->link.jitter.ns > 0)
-            d = d + microseconds(random_.below(static_cast<uint32_t>(from_site->link.jitter.ns / 1000) + 1));
-        at(now_ + d, [this, number, from, to, datagram] { arrive(number, from, to, datagram); });
-    }
+    if (from_site == nullptr)
+        return at(now_ + kRelayDelay, [this, from, to, datagram] { arrive(kStunOnly, from, to, datagram); });
+    const Link& l = from_site->link;
+    const int copies = random_.below(1'000'000) < l.duplicate_ppm ? 2 : 1;
+    for (int i = 0; i < copies; ++i)
+        if (const auto d = pass(l, from_site->up_free, ip_size(to, datagram)))
+            at(now_ + *d, [this, number = from_site->number, from, to, datagram] { arrive(number, from, to, datagram); });
+    if (random_.below(1'000'000) >= l.replay_ppm) return;
+    at(now_ + milliseconds(1000 + random_.below(29'000)), [this, number = from_site->number, from, to, datagram] {
+        if (trace_) trace(fmt::format("replay {} > {} {}", from.str(), to.str(), kind_of(datagram)));
+        arrive(number, from, to, datagram);
+    });
 }
 
 void Network::arrive(int from_site, const Endpoint& from, const Endpoint& to, Bytes datagram) {
@@ -128,12 +154,10 @@ void Network::arrive(int from_site, const Endpoint& from, const Endpoint& to, By
         if (!here) continue;
         if (from_site >= 0 && cut_.contains(std::minmax(from_site, s->number))) return;
         if (from_site == s->number) return;  // no hairpinning
-        if (random_.below(1'000'000) < s->link.loss_ppm) return;
-        Duration d = s->link.delay;
-        if (s->link.jitter.ns > 0)
-            d = d + microseconds(random_.below(static_cast<uint32_t>(s->link.jitter.ns / 1000) + 1));
+        const auto d = pass(s->link, s->down_free, ip_size(to, datagram));
+        if (!d) return;
         Site* site = s.get();
-        at(now_ + d, [this, site, nat, from, to, datagram] {
+        at(now_ + *d, [this, site, nat, from, to, datagram] {
             const auto inside = nat->inbound(from, to, now_);
             if (!inside || inside->port != 41641) return;
             const auto it = site->hosts.find(inside->addr);
@@ -199,13 +223,15 @@ bool Network::derp_send(Host& host, int region, const NodePublic& to, ByteSpan d
 }
 
 void Network::relay(DerpConn& c, int region, const NodePublic& to, Bytes datagram) {
-    c.last_out = max(c.last_out, now_ + c.site->link.delay + kRelayDelay);
+    const size_t framed = datagram.size() + kDerpFraming;
+    c.last_out = max(c.last_out, now_ + c.site->link.delay + kRelayDelay + stream(c.site->link, c.site->up_free, framed));
     at(c.last_out, [this, region, to, from = c.key, host = c.host, generation = c.generation, d = std::move(datagram)] {
         DerpConn* sender = conn(*host, region);
         if (sender == nullptr || sender->generation != generation) return;  // broken meanwhile
         for (const auto& r : relays_[region]) {
             if (r->key != to || !r->up) continue;
-            r->last_in = max(r->last_in, now_ + r->site->link.delay + kRelayDelay);
+            r->last_in = max(r->last_in, now_ + r->site->link.delay + kRelayDelay +
+                                             stream(r->site->link, r->site->down_free, d.size() + kDerpFraming));
             at(r->last_in, [this, region, from, d, rhost = r->host, rgeneration = r->generation] {
                 DerpConn* receiver = conn(*rhost, region);
                 if (receiver == nullptr || receiver->generation != rgeneration) return;
@@ -241,6 +267,7 @@ void Network::mix(ByteSpan b) {
 void Network::record(const char* how, const std::string& from, const std::string& to, ByteSpan datagram) {
     uint8_t when[8];
     store_be64(when, static_cast<uint64_t>(now_.ns));
+    if (tap_) tap_(datagram);
     mix(when);
     mix(as_bytes(from));
     mix(as_bytes(to));

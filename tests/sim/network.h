@@ -8,7 +8,9 @@
 #include <memory>
 #include <queue>
 #include <set>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/bytes.h"
@@ -23,10 +25,21 @@ namespace mesh::sim {
 /// A way between a site and the core of the internet, the same both ways.
 struct Link {
     Duration delay = milliseconds(10);
-    Duration jitter{};        ///< up to this much more per datagram; more than the spacing of datagrams reorders them
-    uint32_t loss_ppm = 0;    ///< of a million
+    Duration jitter{};          ///< up to this much more per datagram; more than the spacing of datagrams reorders them
+    uint32_t loss_ppm = 0;      ///< of a million, as the next three
     uint32_t duplicate_ppm = 0;
+    uint32_t reorder_ppm = 0;   ///< stay behind for 2 to 20 ms, so that others overtake them
+    uint32_t replay_ppm = 0;    ///< somebody on the way sends them again, 1 to 30 s later
+    uint32_t kbit_per_s = 0;    ///< each way; 0: no limit
+    size_t queue = 64 * 1024;   ///< bytes that wait for their turn when there is a limit; what comes on top is lost
+    size_t mtu = 1500;          ///< of IP packets; longer ones are lost
 };
+
+/// Everybody's wall clock.
+[[nodiscard]] inline WallTime wall(Time now) { return {1'700'000'000LL * 1'000'000'000LL + now.ns}; }
+
+/// Every packet that a simulated host sends carries these bytes; no datagram on a link may.
+inline constexpr std::string_view kInTheClear = "inClear!";
 
 /// Whoever has a socket in a site.
 class Host {
@@ -44,6 +57,7 @@ struct Site {
     Nat v4;
     std::unique_ptr<Nat> v6;  ///< a firewall; null: no IPv6
     Link link;
+    Time up_free, down_free;      ///< when the link has sent what waits
     std::map<Addr, Host*> hosts;  ///< by each of their addresses
 };
 
@@ -81,6 +95,12 @@ class Network {
     /// A host leaves: nothing reaches it any more.
     void forget(Host& host);
 
+    /// Sees every datagram that a host sends, by UDP or into a relay connection.
+    void set_tap(std::function<void(ByteSpan)> tap) { tap_ = std::move(tap); }
+    /// Datagrams lost because a queue was full, or because they were longer than an MTU.
+    [[nodiscard]] uint64_t queue_drops() const { return queue_drops_; }
+    [[nodiscard]] uint64_t too_long() const { return too_long_; }
+
     // ---- trace
     /// FNV-1a over everything that was sent, to compare two runs.
     [[nodiscard]] uint64_t trace_hash() const { return hash_; }
@@ -106,6 +126,10 @@ class Network {
         std::vector<std::pair<NodePublic, Bytes>> waiting;
     };
     void transit(Site* from_site, const Endpoint& from, const Endpoint& to, Bytes datagram);
+    /// One way of a link: how long until the datagram is through; nullopt: lost.
+    std::optional<Duration> pass(const Link& link, Time& free, size_t size);
+    /// The same for a relay connection, which waits instead of losing.
+    Duration stream(const Link& link, Time& free, size_t size);
     void arrive(int from_site, const Endpoint& from, const Endpoint& to, Bytes datagram);
     void answer_stun(const Endpoint& from, const Endpoint& to, ByteSpan datagram);
     DerpConn* conn(Host& host, int region);
@@ -124,8 +148,9 @@ class Network {
     std::map<int, std::vector<std::unique_ptr<DerpConn>>> relays_;  // by region, in order of connecting
     uint64_t generation_ = 0;
     uint64_t hash_ = 14695981039346656037ULL;
-    uint64_t datagrams_ = 0;
+    uint64_t datagrams_ = 0, queue_drops_ = 0, too_long_ = 0;
     std::function<void(const std::string&)> trace_;
+    std::function<void(ByteSpan)> tap_;
 };
 
 }  // namespace mesh::sim

@@ -12,16 +12,15 @@ namespace mesh::sim {
 namespace {
 
 constexpr uint16_t kPort = 41641;
-constexpr int64_t kWallOffset = 1'700'000'000LL * 1'000'000'000LL;
 constexpr size_t kIcmpHeader = 28;
 
-WallTime wall(Time now) { return {kWallOffset + now.ns}; }
-
-// Every byte behind the header follows from the id, so that a mixed-up packet shows.
-uint8_t filler(uint32_t id, size_t i) { return static_cast<uint8_t>(id * 31 + i * 7); }
+// Every byte behind the header follows from the id, so that a mixed-up packet shows; the first eight are the same in all.
+uint8_t filler(uint32_t id, size_t i) {
+    return i < kIcmpHeader + kInTheClear.size() ? static_cast<uint8_t>(kInTheClear[i - kIcmpHeader]) : static_cast<uint8_t>(id * 31 + i * 7);
+}
 
 Bytes echo_request(const Addr& src, const Addr& dst, uint32_t id, size_t size) {
-    Bytes p(std::max(size, kIcmpHeader));
+    Bytes p(std::max(size, Node::kMinPing));
     (void)netstack::build_echo_request(src, dst, id, p);
     store_be16(&p[2], static_cast<uint16_t>(p.size()));
     for (size_t i = kIcmpHeader; i < p.size(); ++i) p[i] = filler(id, i);
@@ -39,8 +38,9 @@ bool intact(ByteSpan packet, uint32_t id) {
 
 }  // namespace
 
-Node::Node(Network& net, Listener& listener, int number, Site& site, uint64_t seed)
-    : net_(net), listener_(listener), number_(number), site_(&site), random_(seed) {
+Node::Node(Network& net, Listener& listener, int number, const Addr& addr, Site& site, uint64_t seed)
+    : net_(net), listener_(listener), number_(number), tunnel_addr_(addr), site_(&site), random_(seed) {
+    machine_ = MachinePrivate::generate(random_).public_key();
     node_key_ = NodePrivate::generate(random_);
     const auto host = static_cast<uint8_t>(10 + number);
     // Half of the LANs use the same range, as in life.
@@ -65,8 +65,11 @@ void Node::start(bool new_disco) {
     record_.disco = disco_key_.public_key();
     record_.endpoints.clear();
     record_.home_derp = 0;
-    knows_.clear();
-    peers_.clear();
+    session_.reset();
+    map_.reset();
+    ids_ = {};
+    addrs_.clear();
+    greeted_ = false;
     plane_ = std::make_unique<dataplane::DataPlane>(random_, *this, *this);
     plane_->wg().set_wall_clock(wall(now), now);
     plane_->sock().set_wall_clock(wall(now), now);
@@ -75,13 +78,14 @@ void Node::start(bool new_disco) {
     plane_->set_node_key(node_key_, now);
     plane_->sock().set_network({.up = true, .have_v4 = true, .have_v6 = addr6_.is_valid(), .os_has_ipv6 = addr6_.is_valid()}, now);
     set_local_endpoints();
-    plane_->sock().set_derp_map(net_.derp_map(), now);
     plane_->settle(now);
-    listener_.record_changed(*this);
+    request(Request::kRegister);
+    poll_again();
 }
 
 void Node::kill() {
     timestamp_ = plane_->wg().last_timestamp();
+    for (size_t i = 0; i < dropped_in_.size(); ++i) dropped_in_[i] += plane_->counters().dropped_in[i];
     plane_.reset();
     for (const auto& [id, region] : net_.derp_map()->regions) net_.derp_disconnect(*this, id);
 }
@@ -103,39 +107,95 @@ void Node::rebind() {
     plane_->settle(net_.now());
 }
 
-void Node::learn_peer(int peer, const Record& record) {
-    if (!plane_) return;
-    const auto it = peers_.find(peer);
-    if (it != peers_.end() && it->second == record) return;
-    const bool first = it == peers_.end();
-    peers_[peer] = record;
-    if (first) {
-        auto tables = std::make_shared<dataplane::Tables>();
-        tables->self = {tunnel_addr()};
-        netstack::FilterRule all;
-        all.src = {Prefix{Addr::v4(100, 64, 0, 0), 10}};
-        all.dst = {{Prefix{Addr::v4(0, 0, 0, 0), 0}, {}}};
-        tables->filter = netstack::FilterTable({&all, 1}, {{Prefix::single(tunnel_addr())}, {}});
-        for (const auto& [n, r] : peers_) tables->add_peer(static_cast<PeerId>(n), {Prefix::single(tunnel_addr_of(n))});
-        plane_->set_tables(tables);
+uint64_t Node::dropped_in(dataplane::Drop why) const {
+    return dropped_in_[static_cast<size_t>(why)] + (plane_ ? plane_->counters().in_dropped(why) : 0);
+}
+
+// ---- control
+
+void Node::request(Request kind) {
+    control::Hostinfo host;
+    host.hostname = fmt::format("n{}", number_);
+    if (record_.home_derp != 0) host.net_info.emplace().preferred_derp = record_.home_derp;
+    if (kind == Request::kRegister) {
+        control::RegisterRequest r;
+        r.node_key = record_.key;
+        r.hostinfo = host;
+        return listener_.control_request(*this, kind, control::to_text(r));
     }
+    control::MapRequest r;
+    r.node_key = record_.key;
+    r.disco_key = record_.disco;
+    r.stream = kind == Request::kPoll;
+    r.omit_peers = !r.stream;
+    r.hostinfo = host;
+    for (const Endpoint& e : record_.endpoints) r.endpoints.push_back({e, control::EndpointType::kUnknown});
+    listener_.control_request(*this, kind, control::to_text(r));
+}
+
+void Node::poll_again() {
+    session_.begin_poll(net_.now());
+    request(Request::kPoll);
+}
+
+// As LocalBackend does.
+void Node::control_says(const std::string& json) {
     const Time now = net_.now();
-    plane_->upsert_peer(static_cast<PeerId>(peer),
-                        {.key = record.key, .disco = record.disco, .endpoints = record.endpoints, .home_derp = record.home_derp}, now);
-    if (first) plane_->wg().initiate_early(static_cast<PeerId>(peer), now);
-    if (record.home_derp != 0) knows_.try_emplace(peer, now);
+    auto update = session_.handle_message(json, wall(now), now);
+    if (!update) return listener_.control_error(*this, update.error().message());
+    if (!update->map) return;
+    const bool first = map_ == nullptr;
+    map_ = update->map;
+    const netmap::PeerChanges& changes = update->changes;
+    if (map_->derp_map && (first || changes.derp_map)) plane_->sock().set_derp_map(map_->derp_map, now);
+    const daemon::PeerPlan plan = daemon::plan_peers(*map_, first ? nullptr : &changes, ids_, wall(now));
+    if (plan.policy) set_tables();
+    for (const PeerId id : plan.slice.removed) {
+        plane_->remove_peer(id);
+        addrs_.erase(id);
+    }
+    for (const daemon::EnginePeer& p : plan.slice.upserted) plane_->upsert_peer(p.id, p.config, now);
+    for (const auto& n : map_->peers)
+        if (const PeerId id = ids_.find(n->id); id != kNoPeer) addrs_[id] = n->addresses.at(0).addr;
+    if (!greeted_ && !map_->peers.empty()) {
+        greeted_ = true;
+        for (const PeerId id : daemon::peers_to_greet(*map_, ids_)) plane_->wg().initiate_early(id, now);
+    }
     plane_->settle(now);
-    if (net_.tracing()) net_.trace(fmt::format("n{} knows n{}, home {}, {} endpoints", number_, peer, record.home_derp, record.endpoints.size()));
+    if (net_.tracing())
+        net_.trace(fmt::format("n{} map: {} peers, +{} ~{} -{}{}", number_, map_->peers.size(), changes.added.size(), changes.changed.size(),
+                               changes.removed.size(), changes.filter ? ", filter" : ""));
 }
 
-Time Node::knows_since(int peer) const {
-    const auto it = knows_.find(peer);
-    return it == knows_.end() ? Time{} : it->second;
+void Node::set_tables() {
+    auto tables = daemon::make_tables(*map_, {}, ids_, {}, wall(net_.now()));
+    if (tables->self != std::vector<Addr>{tunnel_addr_}) listener_.control_error(*this, "control gave another address");
+    std::vector<Prefix> own;
+    for (const Addr& a : tables->self) own.push_back(Prefix::single(a));
+    plane_->sock().set_tunnel_prefixes(own);
+    if (sabotage_ == Sabotage::kOpenFilter || sabotage_ == Sabotage::kAnySource || sabotage_ == Sabotage::kCrossedPeers) {
+        auto broken = std::make_shared<dataplane::Tables>(*tables);
+        const Prefix everything{Addr::v4(0, 0, 0, 0), 0};
+        const netstack::FilterRule all{.src = {everything}, .src_caps = {}, .dst = {{everything, {}}}, .protos = {}, .grants = {}};
+        if (sabotage_ == Sabotage::kOpenFilter) broken->filter = netstack::FilterTable({&all, 1}, {own, {}});
+        if (sabotage_ == Sabotage::kAnySource)
+            for (dataplane::PeerRow& row : broken->peers) row.allowed = netstack::PrefixSet({everything});
+        if (sabotage_ == Sabotage::kCrossedPeers && map_->peers.size() > 1) {
+            std::vector<netmap::NodePtr> nodes(map_->peers.begin(), map_->peers.end());
+            for (size_t i = 0; i < nodes.size(); ++i)
+                broken->routes.insert(nodes[i]->addresses.at(0), ids_.find(nodes[(i + 1) % nodes.size()]->id));
+        }
+        tables = broken;
+    }
+    plane_->set_tables(tables);
 }
 
-bool Node::trusts_direct(int peer) const {
-    return plane_ && plane_->sock().peek_path(static_cast<PeerId>(peer), net_.now()).udp_trusted;
+Record Node::knows(const Addr& peer) const {
+    const netmap::NodePtr n = plane_ && map_ ? map_->node_by_addr(peer) : nullptr;
+    return n ? Record{n->key, n->disco_key, n->endpoints, n->home_derp} : Record{};
 }
+
+Time Node::next_timeout() const { return plane_ ? plane_->next_timeout() : Time::never(); }
 
 void Node::handle_timeout() {
     plane_->handle_timeout(net_.now());
@@ -144,11 +204,12 @@ void Node::handle_timeout() {
 
 // ---- the host above
 
-void Node::ping(int peer, uint32_t id, size_t size) {
-    if (plane_) host_sends(echo_request(tunnel_addr(), tunnel_addr_of(peer), id, size));
+void Node::ping(const Addr& to, uint32_t id, size_t size, const Addr& as) {
+    if (plane_) host_sends(echo_request(as.is_valid() ? as : tunnel_addr_, to, id, size));
 }
 
 void Node::host_sends(Bytes packet) {
+    if (sabotage_ == Sabotage::kClear) net_.send_udp(*site_, {lan4_, kPort}, {Addr::v4(8, 8, 8, 8), kPort}, packet);
     TunRead read{.vnet = {}, .bytes = packet};
     plane_->send({&read, 1}, net_.now());
 }
@@ -157,22 +218,23 @@ void Node::write_tun(std::span<const TunWrite> writes) {
     for (const TunWrite& w : writes) {
         Bytes packet;
         for (const ByteSpan piece : w.pieces) packet.insert(packet.end(), piece.begin(), piece.end());
-        later([this, p = std::move(packet)] { host_received(p); });
+        if (sabotage_ == Sabotage::kChanged) packet.back() ^= 1;
+        for (int copies = sabotage_ == Sabotage::kTwice ? 2 : 1; copies > 0; --copies)
+            later([this, p = packet] { host_received(p); });
     }
 }
 
 void Node::host_received(ByteSpan packet) {
     netstack::Parsed p;
-    if (!netstack::parse(packet, p) || p.dst != tunnel_addr() || p.total != packet.size()) return;
-    const auto from = static_cast<PeerId>(p.src.v4_host_order() - tunnel_addr_of(0).v4_host_order());
+    if (!netstack::parse(packet, p) || p.dst != tunnel_addr_ || p.total != packet.size()) return;
     const uint32_t id = netstack::echo_id_seq(packet, p);
     if (p.is_echo_request()) {
-        listener_.ping_arrived(*this, from, id, intact(packet, id));
+        listener_.ping_arrived(*this, p.src, id, intact(packet, id));
         Bytes answer = to_bytes(packet);
         netstack::make_echo_reply(answer, p);
         host_sends(std::move(answer));
     } else if (p.is_echo_reply()) {
-        listener_.pong_arrived(*this, from, id, intact(packet, id));
+        listener_.pong_arrived(*this, p.src, id, intact(packet, id));
     }
 }
 
@@ -228,21 +290,21 @@ void Node::derp_peer_gone(int region, const NodePublic& peer) {
 
 void Node::path_changed(PeerId peer, const magicsock::Path& path, Time) {
     if (net_.tracing())
-        net_.trace(fmt::format("n{} path to n{}: {}{}{}", number_, peer, path.udp.str(), path.udp_trusted ? " trusted" : "",
+        net_.trace(fmt::format("n{} path to {}: {}{}{}", number_, addrs_.contains(peer) ? addrs_[peer].str() : "nobody", path.udp.str(), path.udp_trusted ? " trusted" : "",
                                path.derp_region ? fmt::format(" relay {}", path.derp_region) : ""));
-    listener_.path_changed(*this, peer, path);
+    if (const auto it = addrs_.find(peer); it != addrs_.end()) listener_.path_changed(*this, it->second, path);
 }
 
 void Node::endpoints_changed(std::span<const magicsock::LocalEndpoint> endpoints) {
     record_.endpoints.clear();
     for (const magicsock::LocalEndpoint& e : endpoints) record_.endpoints.push_back(e.ep);
-    listener_.record_changed(*this);
+    request(Request::kUpdate);
 }
 
 void Node::home_derp_changed(int region) {
     record_.home_derp = region;
     if (region != 0) net_.derp_connect(*this, *site_, region, record_.key);
-    listener_.record_changed(*this);
+    request(Request::kUpdate);
 }
 
 void Node::netcheck_done(const netcheck::Report& report) {

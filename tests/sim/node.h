@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
-/// A node: the DataPlane of the release daemon (WireGuard, magicsock, filter inside), with a simulated kernel below and
-/// a small host above it that answers pings. What the daemon's control side does, World does.
+/// A node: the release daemon's DataPlane (WireGuard, magicsock, filter inside), map session, PeerIds and plans, with a
+/// simulated kernel below and a small host above it that answers pings. What Node does itself is what the two loops of the
+/// daemon do between these objects.
 
+#include <array>
 #include <functional>
 #include <map>
 #include <memory>
@@ -10,12 +12,14 @@
 #include <string>
 #include <vector>
 
+#include "tailscaled/control/map_session.h"
 #include "tailscaled/dataplane/dataplane.h"
+#include "tailscaled/network_plan.h"
 #include "tests/sim/network.h"
 
 namespace mesh::sim {
 
-/// What control knows about a node.
+/// What a node tells control about itself, or what a map says of another.
 struct Record {
     NodePublic key;
     DiscoPublic disco;
@@ -24,21 +28,38 @@ struct Record {
     bool operator==(const Record&) const = default;
 };
 
+/// A node that does on purpose what no node may do, to show that the judge sees it.
+enum class Sabotage : uint8_t {
+    kNone,
+    kClear,         ///< sends each packet in clear besides
+    kTwice,         ///< hands each packet to the host twice
+    kChanged,       ///< changes a byte of each packet for the host
+    kOpenFilter,    ///< takes any packet, whatever control's filter says
+    kAnySource,     ///< takes any source address from any peer
+    kCrossedPeers,  ///< sends to one peer what is for another
+};
+
 class Node final : public Host, public dataplane::Kernel, public dataplane::Events {
    public:
-    /// How things that happen in a node reach World.
+    enum class Request : uint8_t { kRegister, kPoll, kUpdate };
+    /// How things that happen in a node reach World. Peers are named by their addresses in the tailnet.
     class Listener {
        public:
         virtual ~Listener() = default;
-        virtual void record_changed(Node& node) = 0;
-        virtual void path_changed(Node& node, PeerId peer, const magicsock::Path& path) = 0;
+        /// A request to control, as its body on the wire. kPoll opens the stream of maps, of which control_says() brings one each.
+        virtual void control_request(Node& node, Request kind, const std::string& body) = 0;
+        /// A map arrived that could not be read.
+        virtual void control_error(Node& node, const std::string& why) = 0;
+        virtual void path_changed(Node& node, const Addr& peer, const magicsock::Path& path) = 0;
         /// An echo request for this host, an answer to one of ours: `id` as given to ping(), `intact` by comparing bytes.
-        virtual void ping_arrived(Node& node, PeerId from, uint32_t id, bool intact) = 0;
-        virtual void pong_arrived(Node& node, PeerId from, uint32_t id, bool intact) = 0;
+        virtual void ping_arrived(Node& node, const Addr& from, uint32_t id, bool intact) = 0;
+        virtual void pong_arrived(Node& node, const Addr& from, uint32_t id, bool intact) = 0;
     };
 
-    Node(Network& net, Listener& listener, int number, Site& site, uint64_t seed);
+    /// `addr`: what control will give it.
+    Node(Network& net, Listener& listener, int number, const Addr& addr, Site& site, uint64_t seed);
     ~Node() override;
+    void set_sabotage(Sabotage s) { sabotage_ = s; }
 
     /// The program starts. Keys as before, but for the disco key if `new_disco`.
     void start(bool new_disco);
@@ -46,24 +67,27 @@ class Node final : public Host, public dataplane::Kernel, public dataplane::Even
     void kill();
     [[nodiscard]] bool running() const { return plane_ != nullptr; }
 
-    /// The network map's word on a peer: PeerId = number of the node.
-    void learn_peer(int peer, const Record& record);
-    /// The host pings a peer: an ICMP echo request of `size` bytes (28..1280) enters by the TUN.
-    void ping(int peer, uint32_t id, size_t size);
+    /// The connection to control was lost and stands again: a new poll.
+    void poll_again();
+    /// One message of the poll.
+    void control_says(const std::string& json);
+    /// The host pings an address: an ICMP echo request of `size` bytes (kMinPing..1280) enters by the TUN. With `as`, a
+    /// user of this host gives a false source address.
+    static constexpr size_t kMinPing = 44;
+    void ping(const Addr& to, uint32_t id, size_t size, const Addr& as = {});
     void rebind();
 
     [[nodiscard]] int number() const { return number_; }
     [[nodiscard]] Site& site() { return *site_; }
     [[nodiscard]] const Record& record() const { return record_; }
-    [[nodiscard]] Addr tunnel_addr() const { return tunnel_addr_of(number_); }
-    [[nodiscard]] dataplane::DataPlane& plane() { return *plane_; }
-    [[nodiscard]] bool trusts_direct(int peer) const;
-    /// When this run of the program knew the peer's relay first; zero: not yet.
-    [[nodiscard]] Time knows_since(int peer) const;
-    /// First word of control in this run (early greetings).
-    [[nodiscard]] Time next_timeout() const { return plane_ ? plane_->next_timeout() : Time::never(); }
+    [[nodiscard]] const Addr& tunnel_addr() const { return tunnel_addr_; }
+    [[nodiscard]] const MachinePublic& machine() const { return machine_; }
+    /// What this run of the program was told about a peer; key zero: nothing.
+    [[nodiscard]] Record knows(const Addr& peer) const;
+    /// Over all runs of the program.
+    [[nodiscard]] uint64_t dropped_in(dataplane::Drop why) const;
+    [[nodiscard]] Time next_timeout() const;
     void handle_timeout();
-    [[nodiscard]] static Addr tunnel_addr_of(int n) { return Addr::v4(100, 64, 0, static_cast<uint8_t>(n + 1)); }
 
     // Host
     void udp_arrived(Bytes datagram, const Endpoint& from) override;
@@ -83,6 +107,8 @@ class Node final : public Host, public dataplane::Kernel, public dataplane::Even
     void netcheck_done(const netcheck::Report& report) override;
     void https_latency_wanted(const std::vector<int>& regions) override;
 
+    void request(Request kind);
+    void set_tables();
     void host_received(ByteSpan packet);
     void host_sends(Bytes packet);
     void set_local_endpoints();
@@ -92,17 +118,26 @@ class Node final : public Host, public dataplane::Kernel, public dataplane::Even
     Network& net_;
     Listener& listener_;
     int number_;
+    Addr tunnel_addr_;
     Site* site_;
     SeededRandom random_;
+    Sabotage sabotage_ = Sabotage::kNone;
+    MachinePublic machine_;
     NodePrivate node_key_;
     DiscoPrivate disco_key_;
     Addr lan4_, addr6_;
     Record record_;
     uint64_t run_ = 0;  // how often the program was started
     std::unique_ptr<dataplane::DataPlane> plane_;
-    std::map<int, Time> knows_;
-    std::map<int, Record> peers_;
     uint64_t timestamp_ = 0;  // persisted
+    std::array<uint64_t, static_cast<size_t>(dataplane::Drop::kCount)> dropped_in_{};  // of runs that ended
+
+    // The control side of this run.
+    control::MapSession session_;
+    std::shared_ptr<const netmap::NetMap> map_;
+    daemon::PeerIds ids_;
+    std::map<PeerId, Addr> addrs_;
+    bool greeted_ = false;
 };
 
 }  // namespace mesh::sim

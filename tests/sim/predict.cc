@@ -7,19 +7,18 @@ namespace {
 // What STUN shows is where peers can reach it, too.
 bool address_known(const NatType& n) { return n.mapping == Depends::kNothing; }
 
-// x is behind a NAT with an unknown address; y is at a known one.
-bool known_with_unknown(const NatType& known) {
-    // The unknown side sends from a new port. The known side has probed the right address, but another port.
-    return known.filtering != Depends::kAddressAndPort;
+// The first probe of x, to the endpoint that y advertises, gets in, and y's answer comes back to x.
+bool reaches(const NatType& x, const NatType& y) {
+    const bool in = y.filtering == Depends::kNothing ||
+                    // y's own probes open the way, but only in the mapping that it advertises ...
+                    (address_known(y) && (y.filtering == Depends::kAddress || address_known(x)));
+    // ... and y answers from the endpoint that x probed only if its mapping does not depend on whom it talks to.
+    return in && (x.filtering != Depends::kAddressAndPort || address_known(y));
 }
 
 bool v4_possible(const NatType& a, const NatType& b) {
     if (a.udp_blocked || b.udp_blocked) return false;
-    const bool ka = address_known(a), kb = address_known(b);
-    if (ka && kb) return true;  // both probe the very endpoint that the other probes from
-    if (ka) return known_with_unknown(a);
-    if (kb) return known_with_unknown(b);
-    return false;  // no such NAT here has an unknown address and lets strangers in
+    return reaches(a, b) || reaches(b, a);
 }
 
 }  // namespace
@@ -29,6 +28,11 @@ bool direct_path_possible(const Place& a, const Place& b) {
     // IPv6 is never translated here, so both addresses are known, and both sides probe.
     if (a.has_v6 && b.has_v6) return true;
     return v4_possible(a.v4, b.v4);
+}
+
+bool direct_path_may_lapse(const Place& a, const Place& b) {
+    const auto apart = [](const NatType& n) { return !address_known(n) && n.filtering == Depends::kNothing; };
+    return a.site != b.site && (apart(a.v4) || apart(b.v4));
 }
 
 }  // namespace mesh::sim

@@ -17,5 +17,9 @@ struct Place {
 /// True if two peers that probe all advertised addresses of each other, answer each probe, and probe back whatever
 /// probed them, must find a path that works in both directions; false if none can exist.
 [[nodiscard]] bool direct_path_possible(const Place& a, const Place& b);
+/// True if such a path may run by another mapping of a NAT in each direction: behind a NAT that maps per destination and
+/// lets everybody in, a node is reached by one mapping and answers by another. Nothing the node sends refreshes the first,
+/// so the path dies when that expires, and another must be found.
+[[nodiscard]] bool direct_path_may_lapse(const Place& a, const Place& b);
 
 }  // namespace mesh::sim

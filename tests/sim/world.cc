@@ -4,6 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
+
+#include "base/json.h"
+#include "magicsock/derp/derp_map_json.h"
+#include "tests/lab/registry.h"
 
 namespace mesh::sim {
 namespace {
@@ -14,12 +19,22 @@ constexpr Duration kLeave = milliseconds(3300);      // a dead path is left
 constexpr Duration kAfterRestart = milliseconds(2500);
 constexpr size_t kMaxFailures = 12;
 constexpr Duration kRecovery = seconds(12);          // how long a disturbance may be felt
+constexpr Duration kRollCall = seconds(12), kRollCallAnswer = seconds(5), kRollCallDirect = seconds(10);
+constexpr Duration kKeepAlive = seconds(50);
+
+// Source and destination of a packet of the tunnel, 100.64.0.x twice, or the mark of its payload.
+bool in_clear(ByteSpan datagram) {
+    const std::string_view text = as_text(datagram);
+    if (text.find(kInTheClear) != std::string_view::npos) return true;
+    constexpr std::string_view kNet("\x64\x40\0", 3);
+    for (size_t i = text.find(kNet); i != std::string_view::npos; i = text.find(kNet, i + 1))
+        if (text.substr(std::min(i + 4, text.size())).starts_with(kNet)) return true;
+    return false;
+}
 
 class World final : public Node::Listener {
    public:
-    World(const Scenario& s, const TraceSink& trace) : scenario_(s), random_(s.seed ^ 0x5eedULL), net_(random_.u64()) {
-        if (trace) net_.set_trace(trace);
-    }
+    World(const Scenario& s, const TraceSink& trace);
     Outcome run();
 
    private:
@@ -29,7 +44,14 @@ class World final : public Node::Listener {
     };
     struct Flow {
         FlowSpec spec;
-        std::vector<Echo> echoes;
+        bool roll_call = false;
+        std::vector<Echo> echoes{};
+    };
+    struct Poll {
+        bool open = false;
+        uint64_t number = 0;  // what was sent in an earlier one is lost
+        Time last, last_request;  // messages come in order, and so do requests
+        std::set<int> denied;  // whom the filter that arrived last refuses
     };
     struct Trust {
         bool now = false;
@@ -40,9 +62,19 @@ class World final : public Node::Listener {
     void build();
     void disturb(const Disturbance& d);
     void tick(size_t flow);
-    void publish(int node);
-    void deliver(int to, int about);
+    void call_the_roll();
+    void close_poll(size_t node);
+    void open_poll(size_t node, const std::string& body);
+    void keep_alive(size_t node, uint64_t number);
+    void forward_messages();
+    void send(size_t to, Json message);
+    void send_filter(size_t to);
+    [[nodiscard]] std::set<int> refused_by(size_t node) const;
+    [[nodiscard]] Json filter_of(const std::set<int>& refused) const;
+    void note_known(int node);
     void check();
+    void check_safety();
+    void check_roll_call(const Flow& f);
     void check_first(const Flow& f, Time ready);
     void check_direct(const Flow& f, Time ready);
     void check_silence(const Flow& f, Time ready);
@@ -61,19 +93,34 @@ class World final : public Node::Listener {
         return fmt::format("n{} ({}) to n{} ({})", f.spec.from, place_of(f.spec.from).v4.name, f.spec.to, place_of(f.spec.to).v4.name);
     }
     [[nodiscard]] Duration round_trip(const Flow& f) const;
+    /// A NAT that lost its memory gave the next mapping of this node a port that it likes to give, and that peers may have
+    /// learnt from STUN before: luck that direct_path_possible() does not count on.
+    [[nodiscard]] bool ports_shuffled(int node) const;
+    [[nodiscard]] bool may_lapse(const Flow& f) const { return direct_path_may_lapse(place_of(f.spec.from), place_of(f.spec.to)); }
+
+    [[nodiscard]] const Addr& addr(int node) const { return addrs_[static_cast<size_t>(node)]; }
+    [[nodiscard]] size_t number_of(const Addr& a) const {
+        return static_cast<size_t>(std::find(addrs_.begin(), addrs_.end(), a) - addrs_.begin());
+    }
+    [[nodiscard]] bool lossy() const { return scenario_.lossy() || net_.queue_drops() > 0; }
+    [[nodiscard]] bool forbidden(int from, int to) const { return scenario_.forbidden.contains({from, to}); }
 
     // Node::Listener
-    void record_changed(Node& node) override { publish(node.number()); }
-    void path_changed(Node& node, PeerId peer, const magicsock::Path& path) override;
-    void ping_arrived(Node& node, PeerId from, uint32_t id, bool intact) override;
-    void pong_arrived(Node& node, PeerId from, uint32_t id, bool intact) override;
+    void control_request(Node& node, Node::Request kind, const std::string& body) override;
+    void control_error(Node& node, const std::string& why) override { fail(fmt::format("n{}: {}", node.number(), why)); }
+    void path_changed(Node& node, const Addr& peer, const magicsock::Path& path) override;
+    void ping_arrived(Node& node, const Addr& from, uint32_t id, bool intact) override;
+    void pong_arrived(Node& node, const Addr& from, uint32_t id, bool intact) override;
 
     const Scenario& scenario_;
     SeededRandom random_;
     Network net_;
     Time start_;
     std::vector<std::unique_ptr<Node>> nodes_;
-    std::vector<Record> control_;          // as control has them; zero key: not yet
+    std::vector<Addr> addrs_;              // control gives them in the order of joining
+    std::unique_ptr<lab::Registry> control_;
+    std::vector<Poll> polls_;
+    std::set<Pair> denied_now_;            // besides those that are forbidden
     std::vector<Flow> flows_;
     std::map<Pair, Trust> trust_;
     std::map<Pair, Time> known_, known_again_;  // first time; after a restart of one of them
@@ -82,8 +129,15 @@ class World final : public Node::Listener {
 
 // ---- building and running
 
+World::World(const Scenario& s, const TraceSink& trace)
+    : scenario_(s), random_(s.seed ^ 0x5eedULL), net_(random_.u64()), start_(net_.now()) {
+    if (trace) net_.set_trace(trace);
+    net_.set_tap([this](ByteSpan datagram) {
+        if (in_clear(datagram)) fail("a packet of the tunnel in clear at " + at(net_.now()));
+    });
+}
+
 void World::build() {
-    start_ = net_.now();
     net_.add_regions(scenario_.regions);
     for (const SiteSpec& spec : scenario_.sites) {
         Site& s = net_.add_site(spec.v4);
@@ -94,20 +148,43 @@ void World::build() {
             s.v6 = std::make_unique<Nat>(firewall, Addr{}, random_.u64());
         }
     }
-    control_.resize(scenario_.nodes.size());
-    for (size_t i = 0; i < scenario_.nodes.size(); ++i) {
-        nodes_.push_back(std::make_unique<Node>(net_, *this, static_cast<int>(i), net_.site(scenario_.nodes[i].site), random_.u64()));
-        net_.at(start_ + scenario_.nodes[i].join, [this, i] {
-            nodes_[i]->start(true);
-            for (size_t other = 0; other < nodes_.size(); ++other)
-                if (other != i) deliver(static_cast<int>(i), static_cast<int>(other));
-        });
+    lab::RegistryOptions options;
+    options.derp_map = derp::derp_map_json(*net_.derp_map());
+    control_ = std::make_unique<lab::Registry>(options, random_);
+    const size_t n = scenario_.nodes.size();
+    polls_.resize(n);
+    std::vector<size_t> order(n);
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return scenario_.nodes[a].join < scenario_.nodes[b].join; });
+    addrs_.resize(n);
+    for (size_t rank = 0; rank < n; ++rank) addrs_[order[rank]] = Addr::v4(100, 64, 0, static_cast<uint8_t>(rank + 1));
+    for (size_t i = 0; i < n; ++i) {
+        nodes_.push_back(std::make_unique<Node>(net_, *this, static_cast<int>(i), addrs_[i], net_.site(scenario_.nodes[i].site), random_.u64()));
+        net_.at(start_ + scenario_.nodes[i].join, [this, i] { nodes_[i]->start(true); });
     }
+    if (n > 1) nodes_[1]->set_sabotage(scenario_.sabotage);
     for (size_t i = 0; i < scenario_.flows.size(); ++i) {
-        flows_.push_back({scenario_.flows[i], {}});
+        flows_.push_back({.spec = scenario_.flows[i]});
         net_.at(start_ + scenario_.flows[i].start, [this, i] { tick(i); });
     }
     for (const Disturbance& d : scenario_.disturbances) net_.at(start_ + d.at, [this, d] { disturb(d); });
+    if (scenario_.roll_call) net_.at(start_ + scenario_.length - kRollCall, [this] { call_the_roll(); });
+}
+
+// Each pair that has no flow yet, from either end.
+void World::call_the_roll() {
+    std::set<Pair> have;
+    for (const Flow& f : flows_)
+        if (f.spec.as < 0) have.insert(std::minmax(f.spec.from, f.spec.to));
+    const int n = static_cast<int>(nodes_.size());
+    for (int a = 0; a < n; ++a)
+        for (int b = a + 1; b < n; ++b) {
+            FlowSpec f{.from = a, .to = b, .start = {}, .interval = milliseconds(500)};
+            if (forbidden(a, b) || (random_.below(2) == 0 && !forbidden(b, a))) std::swap(f.from, f.to);
+            if (have.contains({a, b}) || forbidden(f.from, f.to)) continue;
+            flows_.push_back({.spec = f, .roll_call = true});
+            net_.at(net_.now() + milliseconds(random_.below(200)), [this, i = flows_.size() - 1] { tick(i); });
+        }
 }
 
 void World::disturb(const Disturbance& d) {
@@ -131,18 +208,33 @@ void World::disturb(const Disturbance& d) {
         case Kind::kRestartNewKey: {
             const auto i = static_cast<size_t>(d.x);
             nodes_[i]->kill();
+            close_poll(i);
             for (auto& [pair, t] : trust_)
                 if (pair.first == d.x) t.now = false;
             for (auto& [pair, t] : known_)
                 if (pair.first == d.x || pair.second == d.x) known_again_[pair] = {};
             net_.at(net_.now() + d.length, [this, i, d] {
                 nodes_[i]->start(d.kind == Kind::kRestartNewKey);
-                for (size_t other = 0; other < nodes_.size(); ++other)
-                    if (other != i) deliver(static_cast<int>(i), static_cast<int>(other));
             });
             break;
         }
         case Kind::kRelayRestart: net_.derp_restart(d.x); break;
+        case Kind::kPollBreaks: {
+            const auto i = static_cast<size_t>(d.x);
+            close_poll(i);
+            net_.at(net_.now() + d.length, [this, i] {
+                if (nodes_[i]->running()) nodes_[i]->poll_again();
+            });
+            break;
+        }
+        case Kind::kDenied:
+            denied_now_.insert({d.x, d.y});
+            send_filter(static_cast<size_t>(d.y));
+            net_.at(net_.now() + d.length, [this, d] {
+                denied_now_.erase({d.x, d.y});
+                send_filter(static_cast<size_t>(d.y));
+            });
+            break;
     }
 }
 
@@ -150,37 +242,126 @@ void World::tick(size_t flow) {
     Flow& f = flows_[flow];
     const auto id = static_cast<uint32_t>((flow << 16) | f.echoes.size());
     f.echoes.push_back({net_.now(), {}, {}});
-    nodes_[static_cast<size_t>(f.spec.from)]->ping(f.spec.to, id, f.spec.size);
+    nodes_[static_cast<size_t>(f.spec.from)]->ping(addr(f.spec.to), id, f.spec.size, f.spec.as < 0 ? Addr{} : addr(f.spec.as));
     // Not all at the same instants.
     net_.at(net_.now() + f.spec.interval + microseconds(random_.below(2000)), [this, flow] { tick(flow); });
 }
 
-// A node tells control; control tells everybody, one by one.
-void World::publish(int node) {
-    const auto i = static_cast<size_t>(node);
-    net_.at(net_.now() + milliseconds(20 + random_.below(60)), [this, node, i] {
-        if (!nodes_[i]->running()) return;
-        control_[i] = nodes_[i]->record();
-        for (size_t other = 0; other < nodes_.size(); ++other)
-            if (static_cast<int>(other) != node) deliver(static_cast<int>(other), node);
+// ---- control: the lab's registry behind a slow line
+
+void World::control_request(Node& node, Node::Request kind, const std::string& body) {
+    const auto i = static_cast<size_t>(node.number());
+    if (kind == Node::Request::kRegister) {
+        const auto answer = control_->on_register(node.machine(), body, wall(net_.now()));
+        const auto parsed = control::parse_register_response(answer.body);
+        if (!parsed || !parsed->error.empty() || !parsed->machine_authorized) fail("control refused a registration");
+        return forward_messages();
+    }
+    if (kind == Node::Request::kPoll) close_poll(i);
+    Time& arrives = polls_[i].last_request;
+    arrives = max(arrives, net_.now() + milliseconds(20 + random_.below(60)));
+    net_.at(arrives, [this, i, kind, body, number = polls_[i].number] {
+        if (!nodes_[i]->running() || polls_[i].number != number) return;
+        if (kind == Node::Request::kPoll) return open_poll(i, body);
+        if (control_->on_map(nodes_[i]->machine(), body, wall(net_.now())).node == 0) fail("control refused an update");
+        forward_messages();
+        for (size_t other = 0; other < nodes_.size(); ++other) note_known(static_cast<int>(other));  // perhaps nothing changed
     });
 }
 
-void World::deliver(int to, int about) {
+void World::close_poll(size_t node) {
+    polls_[node].open = false;
+    ++polls_[node].number;
+}
+
+void World::open_poll(size_t node, const std::string& body) {
+    const auto poll = control_->on_map(nodes_[node]->machine(), body, wall(net_.now()));
+    if (poll.node == 0) return fail("control refused a poll");
+    control_->set_online(poll.node, true, wall(net_.now()));
+    forward_messages();
+    polls_[node].open = true;
+    Json map = control_->first_map(poll.node, wall(net_.now()));
+    map["PacketFilters"] = filter_of(refused_by(node));
+    send(node, std::move(map));
+    keep_alive(node, polls_[node].number);
+}
+
+void World::keep_alive(size_t node, uint64_t number) {
+    net_.at(net_.now() + kKeepAlive, [this, node, number] {
+        if (!polls_[node].open || polls_[node].number != number) return;
+        Json alive = Json::object();
+        alive["KeepAlive"] = true;
+        send(node, std::move(alive));
+        keep_alive(node, number);
+    });
+}
+
+void World::forward_messages() {
+    for (auto& [id, message] : control_->take_messages()) {
+        const size_t to = number_of(control_->nodes().at(id).v4);
+        if (to < polls_.size() && polls_[to].open) send(to, std::move(message));
+    }
+}
+
+void World::send(size_t to, Json message) {
+    Poll& poll = polls_[to];
     const auto spread = static_cast<uint32_t>(scenario_.control_delay.millis()) + 1;
-    net_.at(net_.now() + milliseconds(30 + random_.below(spread)), [this, to, about] {
-        const Record& r = control_[static_cast<size_t>(about)];
-        Node& n = *nodes_[static_cast<size_t>(to)];
-        if (r.key.is_zero() || !n.running()) return;
-        n.learn_peer(about, r);
-        if (n.knows_since(about).is_zero()) return;
-        const Pair pair{to, about};
+    poll.last = max(poll.last, net_.now() + milliseconds(30 + random_.below(spread)));
+    const bool has_filter = message.contains("PacketFilters");
+    net_.at(poll.last, [this, to, has_filter, refused = refused_by(to), number = poll.number, text = json::dump(message)] {
+        Poll& p = polls_[to];
+        if (!p.open || p.number != number || !nodes_[to]->running()) return;
+        if (has_filter) p.denied = refused;
+        nodes_[to]->control_says(text);
+        note_known(static_cast<int>(to));
+    });
+}
+
+void World::send_filter(size_t to) {
+    if (!polls_[to].open) return;  // the next first map has it
+    Json message = Json::object();
+    message["PacketFilters"] = filter_of(refused_by(to));
+    send(to, std::move(message));
+}
+
+std::set<int> World::refused_by(size_t node) const {
+    std::set<int> out;
+    for (const auto* pairs : {&scenario_.forbidden, &denied_now_})
+        for (const Pair& p : *pairs)
+            if (p.second == static_cast<int>(node)) out.insert(p.first);
+    return out;
+}
+
+Json World::filter_of(const std::set<int>& refused) const {
+    Json sources = Json::array();
+    for (size_t i = 0; i < addrs_.size(); ++i)
+        if (!refused.contains(static_cast<int>(i))) sources.push_back(addrs_[i].str());
+    Json ports = Json::object();
+    ports["First"] = 0;
+    ports["Last"] = 65535;
+    Json dst = Json::object();
+    dst["IP"] = "*";
+    dst["Ports"] = std::move(ports);
+    Json rule = Json::object();
+    rule["SrcIPs"] = std::move(sources);
+    rule["DstPorts"] = Json::array({dst});
+    Json out = Json::object();
+    out["base"] = Json::array({rule});
+    return out;
+}
+
+void World::note_known(int node) {
+    const Node& n = *nodes_[static_cast<size_t>(node)];
+    for (const auto& peer : nodes_) {
+        if (peer.get() == &n) continue;
+        const Record r = n.knows(peer->tunnel_addr());
+        if (r.home_derp == 0) continue;
+        const Pair pair{node, peer->number()};
         known_.try_emplace(pair, net_.now());
         // A restarted peer counts as known again with the keys it has now.
         const auto again = known_again_.find(pair);
-        const Node& peer = *nodes_[static_cast<size_t>(about)];
-        if (again != known_again_.end() && again->second.is_zero() && peer.running() && r == peer.record()) again->second = net_.now();
-    });
+        if (again != known_again_.end() && again->second.is_zero() && peer->running() && r == peer->record()) again->second = net_.now();
+    }
 }
 
 Outcome World::run() {
@@ -216,14 +397,14 @@ Outcome World::run() {
 
 // ---- watching
 
-void World::path_changed(Node& node, PeerId peer, const magicsock::Path& path) {
-    const Pair pair{node.number(), static_cast<int>(peer)};
+void World::path_changed(Node& node, const Addr& peer, const magicsock::Path& path) {
+    const Pair pair{node.number(), static_cast<int>(number_of(peer))};
     Trust& t = trust_[pair];
     const Time now = net_.now();
     if (path.udp_trusted && !t.now) {
         t.since = now;
         if (t.first.is_zero()) t.first = now;
-        if (!direct_path_possible(place_of(pair.first), place_of(pair.second)))
+        if (!direct_path_possible(place_of(pair.first), place_of(pair.second)) && !ports_shuffled(pair.first) && !ports_shuffled(pair.second))
             fail(fmt::format("n{} trusts {} to n{} at {}, which cannot work", pair.first, path.udp.str(), pair.second, at(now)));
     }
     if (!path.udp_trusted && t.now) {
@@ -233,22 +414,24 @@ void World::path_changed(Node& node, PeerId peer, const magicsock::Path& path) {
     t.now = path.udp_trusted;
 }
 
-void World::ping_arrived(Node& node, PeerId from, uint32_t id, bool intact) {
+void World::ping_arrived(Node& node, const Addr& from, uint32_t id, bool intact) {
     const size_t flow = id >> 16, seq = id & 0xffff;
     if (flow >= flows_.size() || seq >= flows_[flow].echoes.size()) return fail("a packet that nobody sent");
     Flow& f = flows_[flow];
     Echo& e = f.echoes[seq];
-    if (!intact || f.spec.to != node.number() || f.spec.from != static_cast<int>(from)) fail("a packet arrived changed");
+    if (f.spec.as >= 0) return fail(fmt::format("n{} took a packet of n{} under the address of n{}", f.spec.to, f.spec.from, f.spec.as));
+    if (polls_[static_cast<size_t>(node.number())].denied.contains(f.spec.from)) fail(name(f) + ": a packet arrived that the filter forbids");
+    if (!intact || f.spec.to != node.number() || addr(f.spec.from) != from) fail("a packet arrived changed");
     if (!e.arrived.is_zero()) fail(fmt::format("{}: a packet of {} arrived twice", name(f), at(e.sent)));
     e.arrived = net_.now();
 }
 
-void World::pong_arrived(Node& node, PeerId from, uint32_t id, bool intact) {
+void World::pong_arrived(Node& node, const Addr& from, uint32_t id, bool intact) {
     const size_t flow = id >> 16, seq = id & 0xffff;
     if (flow >= flows_.size() || seq >= flows_[flow].echoes.size()) return fail("an answer to nothing");
     Flow& f = flows_[flow];
     Echo& e = f.echoes[seq];
-    if (!intact || f.spec.from != node.number() || f.spec.to != static_cast<int>(from)) fail("an answer arrived changed");
+    if (!intact || f.spec.from != node.number() || addr(f.spec.to) != from) fail("an answer arrived changed");
     if (!e.answered.is_zero()) fail(fmt::format("{}: the answer to {} arrived twice", name(f), at(e.sent)));
     e.answered = net_.now();
 }
@@ -267,6 +450,15 @@ Duration World::round_trip(const Flow& f) const {
     return (a.delay + a.jitter + b.delay + b.jitter + milliseconds(4)) * 2;
 }
 
+bool World::ports_shuffled(int node) const {
+    const Place p = place_of(node);
+    return p.v4.preserves_port && p.v4.mapping != Depends::kNothing &&
+           std::any_of(scenario_.disturbances.begin(), scenario_.disturbances.end(), [&](const Disturbance& d) {
+               return (d.kind == Disturbance::Kind::kNatReboot || d.kind == Disturbance::Kind::kRenumber) && d.x == p.site &&
+                      net_.now() >= start_ + d.at;
+           });
+}
+
 bool World::touches(const Disturbance& d, const Flow& f) const {
     using Kind = Disturbance::Kind;
     const int sa = place_of(f.spec.from).site, sb = place_of(f.spec.to).site;
@@ -277,6 +469,8 @@ bool World::touches(const Disturbance& d, const Flow& f) const {
         case Kind::kRestart:
         case Kind::kRestartNewKey: return f.spec.from == d.x || f.spec.to == d.x;
         case Kind::kRelayRestart: return !direct_path_possible(place_of(f.spec.from), place_of(f.spec.to));
+        case Kind::kPollBreaks: return false;
+        case Kind::kDenied: return f.spec.from == d.x && f.spec.to == d.y;
     }
     return true;
 }
@@ -287,8 +481,23 @@ const Disturbance* World::disturbed(const Flow& f, Time from, Time to) const {
     return nullptr;
 }
 
+void World::check_safety() {
+    if (net_.too_long() > 0) fail(fmt::format("{} datagrams were longer than an MTU", net_.too_long()));
+    const bool liars = std::any_of(flows_.begin(), flows_.end(), [](const Flow& f) { return f.spec.as >= 0; });
+    for (const auto& n : nodes_) {
+        if (n->dropped_in(dataplane::Drop::kNotLocal) > 0) fail(fmt::format("n{} got packets that are for another", n->number()));
+        if (!liars && n->dropped_in(dataplane::Drop::kSource) > 0) fail(fmt::format("n{} got packets with a wrong source", n->number()));
+    }
+}
+
 void World::check() {
+    check_safety();
     for (const Flow& f : flows_) {
+        if (f.spec.as >= 0) continue;
+        if (f.roll_call) {
+            check_roll_call(f);
+            continue;
+        }
         outcome_.reached.emplace_back(Duration{Time::never().ns}, Duration{Time::never().ns});
         for (const Echo& e : f.echoes) {
             ++outcome_.pings;
@@ -300,10 +509,28 @@ void World::check() {
             continue;
         }
         const Time ready = max(max(ab->second, ba->second), f.echoes.front().sent);
-        check_first(f, ready);
         check_direct(f, ready);
-        check_silence(f, ready);
         check_stability(f);
+        if (forbidden(f.spec.from, f.spec.to)) continue;
+        check_first(f, ready);
+        check_silence(f, ready);
+    }
+}
+
+void World::check_roll_call(const Flow& f) {
+    const Time begin = f.echoes.front().sent;
+    Time first = Time::never();
+    for (const Echo& e : f.echoes)
+        if (!e.answered.is_zero()) first = min(first, e.answered);
+    if (first > begin + kRollCallAnswer)
+        fail(fmt::format("roll call, {}: first answer {}, called at {}", name(f), first.is_never() ? "never" : "at " + at(first), at(begin)));
+    if (!direct_path_possible(place_of(f.spec.from), place_of(f.spec.to))) return;
+    for (const Pair& pair : {Pair{f.spec.from, f.spec.to}, Pair{f.spec.to, f.spec.from}}) {
+        const Trust& t = trust_[pair];
+        // A lossy path, or one that lapsed, may just be out of favour for a moment.
+        const bool restless = lossy() || may_lapse(f);
+        const bool good = (t.now && (t.since <= begin + kRollCallDirect || restless)) || (restless && t.lost > begin);
+        if (!good) fail(fmt::format("roll call, {}: n{} has no direct path after 10 s", name(f), pair.first));
     }
 }
 
@@ -311,7 +538,7 @@ void World::check_first(const Flow& f, Time ready) {
     Time first = Time::never();
     for (const Echo& e : f.echoes)
         if (!e.answered.is_zero()) first = min(first, e.answered);
-    const Duration limit = scenario_.lossy() ? kFirstAnswerLossy : kFirstAnswer;
+    const Duration limit = lossy() ? kFirstAnswerLossy : kFirstAnswer;
     outcome_.reached.back().first = first.is_never() ? Duration{Time::never().ns} : max(first, ready) - ready;
     if (first > ready + limit)
         fail(fmt::format("{}: first answer {}, ready at {}", name(f), first.is_never() ? "never" : "at " + at(first), at(ready)));
@@ -323,7 +550,7 @@ void World::check_direct(const Flow& f, Time ready) {
         return;
     }
     ++outcome_.direct_pairs;
-    const Duration limit = scenario_.lossy() ? kDirectLossy : kDirect;
+    const Duration limit = lossy() ? kDirectLossy : kDirect;
     const Trust& x = trust_[{f.spec.from, f.spec.to}];
     const Trust& y = trust_[{f.spec.to, f.spec.from}];
     const bool both = !x.first.is_zero() && !y.first.is_zero();
@@ -334,7 +561,7 @@ void World::check_direct(const Flow& f, Time ready) {
     // A lossy path may just be out of favour for a moment.
     const Time end = start_ + scenario_.length;
     for (const Trust* t : {&x, &y})
-        if (!t->now && !(scenario_.lossy() && end - t->lost < seconds(5))) fail(name(f) + ": not direct at the end");
+        if (!t->now && !(lossy() && end - t->lost < seconds(5))) fail(name(f) + ": not direct at the end");
 }
 
 // Answers come in the order of time; what lies between two of them is silence.
@@ -347,9 +574,11 @@ void World::check_silence(const Flow& f, Time ready) {
     for (size_t i = 1; i < answers.size(); ++i) {
         const Time from = answers[i - 1], to = answers[i];
         if (to <= ready + kFirstAnswer) continue;
-        Duration limit = f.spec.interval * 2 + round_trip(f) + milliseconds(scenario_.lossy() ? 2500 : 50);
+        Duration limit = f.spec.interval * 2 + round_trip(f) + milliseconds(lossy() ? 2500 : 50);
+        if (may_lapse(f)) limit = limit + kLeave;
         if (const Disturbance* d = disturbed(f, from, to)) {
             limit = limit + kLeave;
+            if (d->kind == Disturbance::Kind::kDenied) limit = limit + d->length + scenario_.control_delay + milliseconds(100);
             if (d->kind == Disturbance::Kind::kRestart || d->kind == Disturbance::Kind::kRestartNewKey) {
                 const Time a = known_again_[{f.spec.from, f.spec.to}], b = known_again_[{f.spec.to, f.spec.from}];
                 if (a.is_zero() || b.is_zero()) {
@@ -357,7 +586,7 @@ void World::check_silence(const Flow& f, Time ready) {
                     continue;
                 }
                 limit = std::max(limit, max(a, b) - (start_ + d->at) + kAfterRestart + f.spec.interval + round_trip(f) +
-                                       (scenario_.lossy() ? seconds(3) : Duration{}));
+                                       (lossy() ? seconds(3) : Duration{}));
             }
         }
         if (to - from > limit)
@@ -370,7 +599,7 @@ void World::check_stability(const Flow& f) {
         size_t lost = 0;
         for (const Time t : trust_[pair].losses)
             if (disturbed(f, t, t) == nullptr) ++lost;
-        const size_t allowed = scenario_.lossy() ? 3 : 0;
+        const size_t allowed = lossy() ? 3 : may_lapse(f) ? 2 : 0;
         if (lost > allowed) fail(fmt::format("n{} lost its path to n{} {} times", pair.first, pair.second, lost));
     }
 }

@@ -2,17 +2,23 @@
 #pragma once
 /// A scenario as data, the run of it, and what must hold in every run.
 ///
-/// Held in each run, with times counted from the moment when both nodes of a pair know each other's relay:
-///   first answer      ≤ 1.5 s (lossy networks 4 s), whoever sends, also for packets sent before there was a path
-///   direct path       ≤ 1 s (lossy 10 s) on both sides if direct_path_possible(), and again at the end of the run;
-///                     never if not possible
-///   no flapping       without loss a path once trusted stays, outside disturbances
-///   silence           without loss no answer is missing outside disturbances; after a path died, a NAT lost its memory
-///                     or an address changed, answers come again within 3.3 s
-///   each packet       arrives unchanged and at most once
+/// Always:
+///   nothing in clear   no datagram on a link or into a relay carries bytes or addresses of a packet of the tunnel
+///   the right peer     no node ever gets a packet that is for another
+///   each packet        arrives unchanged and at most once, also when datagrams are doubled or sent again much later
+///   permitted          nothing arrives that control's filter forbids, or under a source that is not the sender's
+///   size               no datagram is longer than an MTU of 1360 allows
+/// With times counted from the moment when both nodes of a pair know each other's relay:
+///   first answer       ≤ 1.5 s (lossy networks 4 s), whoever sends, also for packets sent before there was a path
+///   direct path        ≤ 1 s (lossy 10 s) on both sides if direct_path_possible(), and again at the end of the run;
+///                      never if not possible
+///   no flapping        without loss a path once trusted stays, outside disturbances
+///   silence            without loss no answer is missing outside disturbances; after a path died, a NAT lost its memory
+///                      or an address changed, answers come again within 3.3 s
+/// Roll call, when all disturbances are over: every pair of nodes talks within 5 s and is direct, where predicted, within 10 s.
 
 #include <functional>
-#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -37,6 +43,7 @@ struct FlowSpec {
     Duration start;
     Duration interval = milliseconds(200);
     size_t size = 64;
+    int as = -1;  ///< a user of `from` pretends to be this node; nothing of it may arrive
 };
 struct Disturbance {
     enum class Kind : uint8_t {
@@ -46,6 +53,8 @@ struct Disturbance {
         kRestart,       ///< node x is killed and starts again after `length`, disco key kept
         kRestartNewKey, ///< the same with a new disco key
         kRelayRestart,  ///< region x
+        kPollBreaks,    ///< node x hears nothing from control for `length`; nobody must feel it
+        kDenied,        ///< control's filter lets node y refuse node x for `length`
     };
     Kind kind = Kind::kCut;
     Duration at;
@@ -58,6 +67,9 @@ struct Scenario {
     std::vector<NodeSpec> nodes;
     std::vector<FlowSpec> flows;
     std::vector<Disturbance> disturbances;  ///< in order of time, ≥ 14 s before the end
+    std::set<std::pair<int, int>> forbidden;  ///< (from, to): control's filter never lets it through
+    bool roll_call = false;                   ///< in the last 12 s
+    Sabotage sabotage = Sabotage::kNone;      ///< of node 1
     int regions = 2;
     Duration control_delay = milliseconds(500);  ///< the longest
     Duration length = seconds(40);
@@ -65,7 +77,8 @@ struct Scenario {
     [[nodiscard]] std::string describe() const;
 };
 
-/// 2 to 4 sites, 2 to 6 nodes, up to 4 flows, at most one disturbance; everything follows from the seed.
+/// 2 to 4 sites, 2 to 6 nodes, up to 4 flows (every eighth seed: up to 8 sites, 20 nodes, 12 flows), at most one
+/// disturbance, with roll call; everything follows from the seed.
 [[nodiscard]] Scenario random_scenario(uint64_t seed);
 
 struct Outcome {
