@@ -15,18 +15,11 @@ using testing::kWallStart;
 using testing::Node;
 using testing::Pair;
 using testing::source_of;
+using testing::times_of;
 using testing::type_of;
 using Opened = Device::Opened;
 
 constexpr Duration kGrain = milliseconds(1);
-
-/// Relative send times of `n`'s datagrams of one type, in ms.
-std::vector<int64_t> times_of(const Node& n, uint32_t type) {
-    std::vector<int64_t> out;
-    for (size_t i = 0; i < n.sent.size(); ++i)
-        if (type_of(n.sent[i]) == type) out.push_back((n.sent_at[i] - kStart).millis());
-    return out;
-}
 
 TEST(Device, AFailedSendLeavesNoStampAndThePathBringsTheRetryAtOnce) {
     Pair p;

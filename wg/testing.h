@@ -105,6 +105,14 @@ class Node : public Output {
 
 inline uint32_t type_of(const Bytes& b) { return b.size() < 4 ? 0 : load_le32(b.data()); }
 
+/// Times since kStart at which `n` sent datagrams of one type, in ms.
+inline std::vector<int64_t> times_of(const Node& n, uint32_t type) {
+    std::vector<int64_t> out;
+    for (size_t i = 0; i < n.sent.size(); ++i)
+        if (type_of(n.sent[i]) == type) out.push_back((n.sent_at[i] - kStart).millis());
+    return out;
+}
+
 /// Two nodes that know each other as peer 0, with a perfect wire of no delay.
 struct Pair {
     Node a{1}, b{2};

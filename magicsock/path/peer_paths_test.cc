@@ -373,7 +373,7 @@ TEST(PeerPaths, TrustFromBeforeTheFirstSendIsRenewedInTime) {
         Bench b;
         b.candidates(1);
         b.auto_pong = true;
-        b.paths.heard_ping(ep(1), b.now, b.todo);
+        (void)b.paths.heard_ping(ep(1), tx(1), b.now, b.todo);
         b.drain();
         ASSERT_TRUE(b.paths.trusted(b.now));
         b.advance(milliseconds(idle_ms));
