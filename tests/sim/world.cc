@@ -13,7 +13,8 @@
 namespace mesh::sim {
 namespace {
 
-constexpr Duration kFirstAnswer = milliseconds(1500), kFirstAnswerLossy = seconds(4);
+// Longer than one repetition of an initiation: the first may have met a peer that control had not told yet.
+constexpr Duration kFirstAnswer = seconds(2), kFirstAnswerLossy = seconds(4);
 constexpr Duration kDirect = seconds(1), kDirectLossy = seconds(10);
 constexpr Duration kLeave = milliseconds(3300);      // a dead path is left
 constexpr Duration kAfterRestart = milliseconds(2500);

@@ -9,7 +9,7 @@
 ///   permitted          nothing arrives that control's filter forbids, or under a source that is not the sender's
 ///   size               no datagram is longer than an MTU of 1360 allows
 /// With times counted from the moment when both nodes of a pair know each other's relay:
-///   first answer       ≤ 1.5 s (lossy networks 4 s), whoever sends, also for packets sent before there was a path
+///   first answer       ≤ 2 s (lossy networks 4 s), whoever sends, also for packets sent before there was a path
 ///   direct path        ≤ 1 s (lossy 10 s) on both sides if direct_path_possible(), and again at the end of the run;
 ///                      never if not possible
 ///   no flapping        without loss a path once trusted stays, outside disturbances
