@@ -94,6 +94,8 @@ void write(std::string& out, const Json& j, std::string_view indent, int depth) 
 
 Result<Json> parse(std::string_view text, size_t max_bytes) {
     if (text.size() > max_bytes) return fail(Code::kLimit, fmt::format("JSON of {} bytes is too large", text.size()));
+    // The library takes a zero byte for the end of the text, and a byte order mark for nothing.
+    if (text.find('\0') != std::string_view::npos || text.starts_with("\xef\xbb\xbf")) return fail(Code::kInvalid, "malformed JSON");
     if (too_deep(text)) return fail(Code::kLimit, "JSON is nested too deeply");
     Json j = Json::parse(text.begin(), text.end(), nullptr, false);
     if (j.is_discarded()) return fail(Code::kInvalid, "malformed JSON");
