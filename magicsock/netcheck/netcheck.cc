@@ -295,14 +295,19 @@ bool Netcheck::handle_stun(ByteSpan datagram, const Endpoint&, Time now) {
     r.udp = true;
     if (!r.region_latency.contains(set.region) && ++run.answered_regions == kEnoughRegions) run.enough_at = now;
     keep_min(r.region_latency, set.region, latency);
+    // An address of the other family (a translator on the way, or a lie) says nothing about where this socket is seen.
+    const bool plausible = answer->mapped.addr.is_v6() == set.v6;
     if (set.v6) {
         r.ipv6 = true;
         keep_min(r.region_v6_latency, set.region, latency);
-        if (r.global_v6_counters.size() < 64) ++r.global_v6_counters[answer->mapped];
-        if (!r.global_v6.is_valid()) r.global_v6 = answer->mapped;
     } else {
         r.ipv4 = true;
         keep_min(r.region_v4_latency, set.region, latency);
+    }
+    if (plausible && set.v6) {
+        if (r.global_v6_counters.size() < 64) ++r.global_v6_counters[answer->mapped];
+        if (!r.global_v6.is_valid()) r.global_v6 = answer->mapped;
+    } else if (plausible) {
         if (r.global_v4_counters.size() < 64) ++r.global_v4_counters[answer->mapped];
         if (!r.global_v4.is_valid()) {
             r.global_v4 = answer->mapped;
@@ -440,7 +445,7 @@ int Netcheck::choose_home(const Report& report, Time started, Time now) const {
     const auto measured = [&](int id) { return report.region_latency.contains(id); };
     const int forced = run_->options.force_preferred;
     const bool home_heard = heard_since(home_, started) || heard_since(home_, now - kHeardRecently);
-    if (forced != 0 && (measured(forced) || heard_since(forced, started) || heard_since(forced, now - kHeardRecently)))
+    if (map.region(forced) && (measured(forced) || heard_since(forced, started) || heard_since(forced, now - kHeardRecently)))
         return forced;
     if (report.region_latency.empty())
         return home_ != 0 && usable(home_) && heard_since(home_, now - kHeardLongAgo) ? home_ : 0;
