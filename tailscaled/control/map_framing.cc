@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include <algorithm>
 
@@ -11,8 +12,9 @@
 namespace mesh::control {
 namespace {
 
-constexpr int kMaxWindowLog = 26;  // 64 MiB, as large as the largest JSON
-constexpr size_t kStep = 128U << 10;
+/// Room for the text at the first try: maps shrink to about a tenth.
+constexpr size_t kFirstRoom = 16U << 10;
+constexpr size_t kUsualRatio = 16;
 
 struct FreeContext {
     void operator()(ZSTD_DCtx* c) const { ZSTD_freeDCtx(c); }
@@ -22,36 +24,40 @@ using Context = std::unique_ptr<ZSTD_DCtx, FreeContext>;
 Context make_context() {
     Context c(ZSTD_createDCtx());
     CHECK(c != nullptr);
-    ZSTD_DCtx_setParameter(c.get(), ZSTD_d_windowLogMax, kMaxWindowLog);
     return c;
 }
 
-Result<std::string> decompress(ZSTD_DCtx* context, ByteSpan compressed, size_t max_json) {
-    ZSTD_DCtx_reset(context, ZSTD_reset_session_only);
-    std::string out;
-    // Reserving costs address space only: pages are touched as text really comes out, so a bomb that announces much and
-    // holds little gains nothing, and a large map is not copied while the string grows.
+struct Text {
+    std::unique_ptr<char[]> bytes;
+    size_t size = 0;
+    [[nodiscard]] std::string_view view() const { return {bytes.get(), size}; }
+};
+
+/// In one step into memory that grows with what is really there. Decoding in steps would take a buffer as large as the
+/// frame's header demands, and believing the announced length would give as much to a frame of twenty bytes.
+Result<Text> decompress(ZSTD_DCtx* context, ByteSpan compressed, size_t max_json) {
+    // One frame of today's format: the library would also take its predecessors', with decoders of their own.
+    if (compressed.size() < 4 || load_le32(compressed.data()) != ZSTD_MAGICNUMBER ||
+        ZSTD_findFrameCompressedSize(compressed.data(), compressed.size()) != compressed.size())
+        return fail(Code::kInvalid, "map message: not one whole zstd frame");
     const unsigned long long announced = ZSTD_getFrameContentSize(compressed.data(), compressed.size());
-    if (announced != ZSTD_CONTENTSIZE_UNKNOWN && announced != ZSTD_CONTENTSIZE_ERROR) {
-        if (announced > max_json)
-            return fail(Code::kLimit, fmt::format("a map message announces {} bytes, which is too long", announced));
-        out.reserve(std::min(max_json, static_cast<size_t>(announced) + kStep));
-    }
-    ZSTD_inBuffer in{compressed.data(), compressed.size(), 0};
-    size_t filled = 0;
+    const bool known = announced != ZSTD_CONTENTSIZE_UNKNOWN && announced != ZSTD_CONTENTSIZE_ERROR;
+    if (known && announced > max_json)
+        return fail(Code::kLimit, fmt::format("a map message announces {} bytes, which is too long", announced));
+    size_t room = std::min(max_json, std::max(kFirstRoom, kUsualRatio * compressed.size()));
+    if (known) room = std::min(room, static_cast<size_t>(announced));
     for (;;) {
-        if (filled == max_json) return fail(Code::kLimit, "a map message is too long when decompressed");
-        out.resize(std::min(max_json, filled + kStep));
-        ZSTD_outBuffer dst{out.data() + filled, out.size() - filled, 0};
-        const size_t r = ZSTD_decompressStream(context, &dst, &in);
-        if (ZSTD_isError(r)) return fail(Code::kInvalid, fmt::format("map message: zstd: {}", ZSTD_getErrorName(r)));
-        filled += dst.pos;
-        const bool room_left = dst.pos < dst.size;
-        if (r == 0 && in.pos == in.size) break;
-        if (in.pos == in.size && room_left) return fail(Code::kInvalid, "map message: zstd text is cut short");
+        Text out{std::make_unique_for_overwrite<char[]>(room)};
+        const size_t n = ZSTD_decompressDCtx(context, out.bytes.get(), room, compressed.data(), compressed.size());
+        if (!ZSTD_isError(n)) {
+            out.size = n;
+            return out;
+        }
+        if (ZSTD_getErrorCode(n) != ZSTD_error_dstSize_tooSmall)
+            return fail(Code::kInvalid, fmt::format("map message: zstd: {}", ZSTD_getErrorName(n)));
+        if (room == max_json) return fail(Code::kLimit, "a map message is too long when decompressed");
+        room = std::min(max_json, std::max(kFirstRoom, 4 * room));
     }
-    out.resize(filled);
-    return out;
 }
 
 }  // namespace
@@ -100,13 +106,14 @@ Status MapFrameReader::frame_done(const std::function<Status(std::string_view)>&
         if (frame.size() > max_json_) return fail(Code::kLimit, "a map message is too long");
         return on_json(as_text(frame));
     }
-    TRY_ASSIGN(const std::string text, decompress(zstd_->context.get(), frame, max_json_));
+    TRY_ASSIGN(const Text text, decompress(zstd_->context.get(), frame, max_json_));
     frame = {};
-    return on_json(text);
+    return on_json(text.view());
 }
 
 Result<std::string> zstd_decompress(ByteSpan compressed, size_t max_json) {
-    return decompress(make_context().get(), compressed, max_json);
+    TRY_ASSIGN(const Text text, decompress(make_context().get(), compressed, max_json));
+    return std::string(text.view());
 }
 
 Bytes encode_map_frame(std::string_view json, MapFrameReader::Coding coding) {
