@@ -259,16 +259,17 @@ Status read_all(const Json& j, Prefs& prefs) {
     return {};
 }
 
+std::string no_lock_key() { return "nlpriv:" + std::string(128, '0'); }
+
 void write_persist(JsonText& out, const Persist& p, Secrets secrets) {
     const bool shown = secrets == Secrets::kShown;
     const NodePrivate none;
-    const std::string no_lock_key = "nlpriv:" + std::string(128, '0');
     out.open_object();
     out.field("PrivateNodeKey", (shown ? p.private_node_key : none).secret_text());
     out.field("OldPrivateNodeKey", (shown ? p.old_private_node_key : none).secret_text());
     out.key("UserProfile");
     write_user_profile(out, p.user_profile);
-    out.field("NetworkLockKey", shown && !p.network_lock_key.empty() ? p.network_lock_key : no_lock_key);
+    out.field("NetworkLockKey", shown && !p.network_lock_key.empty() ? p.network_lock_key : no_lock_key());
     out.field("NodeID", p.node_id);
     out.close_object();
 }
@@ -281,6 +282,7 @@ std::optional<Persist> read_persist(const Json& j) {
     if (const auto k = NodePrivate::parse(json::str(*c, "OldPrivateNodeKey"))) p.old_private_node_key = *k;
     if (const Json* u = json::find(*c, "UserProfile")) p.user_profile = read_user_profile(*u);
     p.network_lock_key = json::str(*c, "NetworkLockKey");
+    if (p.network_lock_key == no_lock_key()) p.network_lock_key.clear();
     p.node_id = json::str(*c, "NodeID");
     return p;
 }

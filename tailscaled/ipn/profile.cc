@@ -3,6 +3,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <string_view>
+
 #include "base/json.h"
 
 namespace mesh::ipn {
@@ -16,6 +19,13 @@ constexpr const char* kOurs = "_tailmesh";
 constexpr int64_t kStampStride_ns = minutes(10).ns;
 
 std::string hex4(Random& random) { return fmt::format("{:04x}", random.below(65536)); }
+
+/// "profile-" and an id. Under any other name a save would overwrite an entry of another kind or could not be read back.
+bool is_profile_key(std::string_view key) {
+    constexpr std::string_view kPrefix = "profile-";
+    return key.starts_with(kPrefix) && key.size() > kPrefix.size() && key.size() <= 64 &&
+           std::all_of(key.begin(), key.end(), [](char c) { return c > ' ' && c < 0x7f; });
+}
 
 Json user_json(const api::UserProfile& u) {
     return {{"ID", u.id}, {"LoginName", u.login_name}, {"DisplayName", u.display_name}};
@@ -38,11 +48,12 @@ Result<Profiles> Profiles::load(StateStore store, Random& random) {
     if (const auto text = p.store_.get(kOurs)) {
         TRY_ASSIGN(const Json j, json::parse(*text, 65536));
         if (const auto key = DiscoPrivate::parse(json::str(j, "DiscoKey"))) p.disco_ = *key;
-        p.stamp_ns_ = json::integer(j, "Stamp");
+        p.stamp_ns_ = std::clamp<int64_t>(json::integer(j, "Stamp"), 0, INT64_MAX / 2);
         p.stamp_clean_ = json::boolean(j, "StampClean", true);
     }
     p.write_ours();
-    if (const auto current = p.store_.get(kCurrent)) {
+    if (const auto current = p.store_.get(kCurrent); current && !current->empty()) {
+        if (!is_profile_key(*current)) return fail(Code::kInvalid, "the name of the current profile in the state file is damaged");
         p.profile_.key = *current;
         if (const auto text = p.store_.get(*current)) {
             auto prefs = api::parse_prefs(*text);
