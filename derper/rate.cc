@@ -12,6 +12,7 @@ namespace mesh::derper {
 namespace {
 constexpr double kMinBurst = derp::kMaxPacket + derp::kKeyLen;
 constexpr double kMaxRate = 1e12;
+constexpr double kLongestWait_s = 24 * 3600;  // a rate may be next to nothing
 }  // namespace
 
 void TokenBucket::refill(Time now) {
@@ -34,7 +35,7 @@ bool TokenBucket::try_take(double tokens, Time now) {
 Time TokenBucket::free_at(Time now) const {
     const double have = tokens_ + (now - at_).seconds() * rate_;
     if (have >= 0) return now;
-    return now + Duration{static_cast<int64_t>(-have / rate_ * 1e9) + 1'000'000};
+    return now + Duration{static_cast<int64_t>(std::min(-have / rate_, kLongestWait_s) * 1e9) + 1'000'000};
 }
 
 void TokenBucket::set(double rate, double burst, Time now) {

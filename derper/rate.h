@@ -19,7 +19,7 @@ class TokenBucket {
     void take(double tokens, Time now);
     /// Tokens if there are that many; for things that can be refused.
     [[nodiscard]] bool try_take(double tokens, Time now);
-    /// `now` or later: when the debt is paid.
+    /// `now` or later: when the debt is paid; after a day it is time to ask again.
     [[nodiscard]] Time free_at(Time now) const;
     /// New terms; what was saved or owed stays, up to the new burst.
     void set(double rate, double burst, Time now);
