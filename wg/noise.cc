@@ -12,7 +12,7 @@ namespace {
 
 constexpr uint8_t kNonceZero[12] = {};
 
-struct EphemeralTag { static constexpr std::string_view kPublicPrefix = ""; };
+struct EphemeralTag { [[maybe_unused]] static constexpr std::string_view kPublicPrefix = ""; };
 using EphemeralPrivate = PrivateKey<EphemeralTag>;
 
 void mix_hash(Hash32& hash, ByteSpan data) { hash = crypto::blake2s(hash, data); }
