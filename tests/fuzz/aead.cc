@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/crypto/aead_stream.h"
+#include "tests/fuzz/growth.h"
 
 using mesh::ByteSpan;
 using mesh::Bytes;
@@ -32,6 +33,9 @@ void fill(mesh::MutByteSpan out, ByteSpan from) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+    static const bool tested = mesh::crypto::aead_usable(AeadEngine::kSodium);  // the engines test themselves at first use
+    demand(tested);
+    mesh::fuzz::equipment_ready();
     WireReader in({data, size});
     const uint8_t align = in.u8();
     const uint64_t counter = in.be64();
@@ -44,6 +48,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     size_t room = 0;
     for (const size_t len : lens) room += len + kTagLen;
     const size_t src_off = align & 15, dst_off = align >> 4;
+    mesh::fuzz::allow_growth(5 * (room + 15));  // the batch is made here, from ten bytes, and copied for each engine
     // Exact sizes, so that a sanitizer sees a step too far.
     Bytes plain(src_off + room), want(dst_off + room);
     fill(plain, text);

@@ -6,6 +6,7 @@
 #include "netstack/filter.h"
 #include "netstack/icmp.h"
 #include "netstack/tsmp.h"
+#include "tests/fuzz/growth.h"
 
 using namespace mesh;
 using namespace mesh::netstack;
@@ -28,6 +29,9 @@ const FilterTable& table() {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+    static Filter filter(7);
+    (void)table();
+    fuzz::equipment_ready();  // the flows' table, and the policy
     // Text after a '#' is an address expression instead.
     if (size > 0 && data[0] == '#') {
         FilterRule r;
@@ -38,7 +42,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     Parsed p;
     if (!parse(bytes, p)) return 0;
     if (p.total > size || p.header_len() > p.total || p.ip_len < 20 || (p.version != 4 && p.version != 6)) std::abort();
-    static Filter filter(7);
     (void)filter.check_out(p, Trust::kNormal);
     const Verdict v = filter.check_in(table(), p, Trust::kJailed);
     // Jailed is never weaker than normal, but for flows of its own, and nothing was sent to jailed peers here.

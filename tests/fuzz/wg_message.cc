@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdlib>
 
+#include "tests/fuzz/growth.h"
 #include "wg/testing.h"
 
 using mesh::ByteSpan;
@@ -46,6 +47,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     p.b.transmit(0, "again", p.now);
     Bytes initiation = p.b.take();
 
+    mesh::fuzz::equipment_ready();  // two devices and a session between them
     switch (data[0] % 4) {
         case 0:
             demand(p.a.deliver(mesh::to_bytes(input), p.now).kind == Device::Opened::kDropped);
