@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <boost/asio/buffer.hpp>
 #include <boost/beast/http/parser.hpp>
-#include <boost/beast/http/string_body.hpp>
 #include <charconv>
 #include <variant>
 
@@ -34,6 +33,32 @@ const std::string* find(const Headers& headers, std::string_view name) {
 
 std::string_view view(boost::beast::string_view s) { return {s.data(), s.size()}; }
 
+/// A text that grows with the bytes that arrive. Beast's own string body reserves whatever Content-Length announces.
+struct TextBody {
+    using value_type = std::string;
+    class reader {
+       public:
+        template <bool kRequest, class Fields>
+        reader(beast_http::header<kRequest, Fields>&, value_type& body) : body_(body) {}
+        void init(const boost::optional<std::uint64_t>&, boost::system::error_code& ec) { ec = {}; }
+        template <class Buffers>
+        size_t put(const Buffers& buffers, boost::system::error_code& ec) {
+            ec = {};
+            size_t n = 0;
+            for (auto it = boost::asio::buffer_sequence_begin(buffers); it != boost::asio::buffer_sequence_end(buffers); ++it) {
+                const boost::asio::const_buffer b = *it;
+                body_.append(static_cast<const char*>(b.data()), b.size());
+                n += b.size();
+            }
+            return n;
+        }
+        void finish(boost::system::error_code& ec) { ec = {}; }
+
+       private:
+        value_type& body_;
+    };
+};
+
 std::string hex_size(size_t n) { return fmt::format("{:x}", n); }
 
 }  // namespace
@@ -49,8 +74,8 @@ std::string_view Response::header(std::string_view name) const {
 }
 
 struct Parser::State {
-    using RequestParser = beast_http::parser<true, beast_http::string_body>;
-    using ResponseParser = beast_http::parser<false, beast_http::string_body>;
+    using RequestParser = beast_http::parser<true, TextBody>;
+    using ResponseParser = beast_http::parser<false, TextBody>;
 
     Role role;
     size_t body_limit;
