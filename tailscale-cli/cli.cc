@@ -35,6 +35,7 @@ constexpr std::array kCommands = {
     Command{"netcheck", "Examine the local network: UDP, NAT, relays", run_netcheck},
     Command{"ip", "Show addresses", run_ip},
     Command{"status", "Show this node and its peers", run_status},
+    Command{"dns", "Show how names are resolved", run_dns},
     Command{"metrics", "Show metrics", run_metrics},
     Command{"ping", "Ping a node and see how it is reached", run_ping},
     Command{"exit-node", "List nodes that offer to be an exit node", run_exit_node},

@@ -7,6 +7,7 @@
 #include "tailscale-cli/client.h"
 #include "tailscale-cli/commands.h"
 #include "tailscale-cli/debug_text.h"
+#include "tailscale-cli/dns_text.h"
 #include "tailscale-cli/flags.h"
 #include "tailscale-cli/ping_text.h"
 #include "tailscale-cli/qr.h"
@@ -440,6 +441,48 @@ TEST(DebugText, ToleratesWhatItDoesNotKnow) {
     EXPECT_EQ(paths_text(paths, "100.64.0.2"), "b.mesh.test.\n  ips:\n    100.64.0.2\n  relay: lab\n  why: no answer\n");
     EXPECT_EQ(paths_text(paths, "b").substr(0, 2), "b.");
     EXPECT_EQ(paths_text(paths, "zzz"), "no such peer\n");
+}
+
+TEST(Dns, QueryAsRecorded) {
+    DnsQueryAnswer a;
+    a.name = "router-b.mesh.test";
+    a.type = "A";
+    a.resolvers = {"10.211.0.254"};
+    dns::Query q;
+    ASSERT_EQ(dns::parse_query(dns::make_query(0, a.name, dns::kTypeA), q), dns::QueryError::kNone);
+    dns::Reply reply(q, dns::kNoError, true);
+    reply.add_address(Addr::v4(100, 64, 0, 2), 5);
+    a.message = reply.finish();
+    const auto m = dns::parse_message(a.message);
+    ASSERT_TRUE(m);
+    EXPECT_EQ(dns_query_text(a, *m), recorded("dns.txt", "tailscale dns query router-b.mesh.test"));
+    EXPECT_EQ(dns_query_json(a, *m), recorded("dns.txt", "tailscale dns query --json router-b.mesh.test"));
+    a.resolvers.push_back("10.211.0.253");
+    a.message = dns::error_reply(q, dns::kNxDomain);
+    const std::string text = dns_query_text(a, *dns::parse_message(a.message));
+    EXPECT_NE(text.find("Multiple resolvers available:\n  - 10.211.0.254\n  - 10.211.0.253\n"), std::string::npos) << text;
+    EXPECT_NE(text.find("Response code: RCodeNameError\n\nNo answers found.\n"), std::string::npos) << text;
+}
+
+TEST(Dns, StatusAsRecorded) {
+    DnsStatus s;
+    s.accept_dns = true;
+    s.status.current_tailnet = api::TailnetStatus{"mesh.test", "mesh.test", true};
+    s.status.self.dns_name = "node-a.mesh.test.";
+    s.config = *json::parse(R"({"Routes":{"64.100.in-addr.arpa":[]},"Domains":["mesh.test"],"Proxied":true})");
+    s.os = *json::parse(R"({"Nameservers":["10.211.0.254"],"SearchDomains":[],"MatchDomains":[]})");
+    EXPECT_EQ(dns_status_json(s), recorded("dns.txt", "tailscale dns status --json"));
+    // The lines that scripts look for; the prose around them is our own.
+    const std::string ours = dns_status_text(s, false), theirs = recorded("dns.txt", "tailscale dns status");
+    for (const char* line : {"=== 'Use Tailscale DNS' status ===", "Tailscale DNS: enabled.", "=== MagicDNS configuration ===",
+                             "MagicDNS: enabled tailnet-wide (suffix = mesh.test)", "Resolvers (in preference order):", "Split DNS Routes:",
+                             "  (no routes configured: split DNS disabled)", "Search Domains:", "  - mesh.test", "=== System DNS configuration ===",
+                             "Nameservers:", "  - 10.211.0.254", "Search domains:", "  (no search domains found)"}) {
+        EXPECT_NE(theirs.find(std::string(line) + "\n"), std::string::npos) << line;
+        EXPECT_NE(ours.find(std::string(line) + "\n"), std::string::npos) << line;
+    }
+    s.config["Domains"].push_back("a\x1b[2Jb");
+    EXPECT_EQ(dns_status_text(s, true).find('\x1b'), std::string::npos) << "names from outside do not reach the terminal";
 }
 
 TEST(Client, ErrorBodiesAreRead) {

@@ -120,11 +120,12 @@ int run_cleanup(const Flags& flags) {
         log::info("a tailscaled is running on {}; stop it first, it cleans up by itself", flags.socket);
         return 1;
     }
-    if (const auto r = platform::cleanup(flags.tun); !r) {
-        log::info("cleanup: {}", r.error().message());
-        return 1;
-    }
-    return 0;
+    const bool foreign_dns = foreign_dns_owner(flags.tun);
+    const auto dns = foreign_dns ? Status{} : platform::cleanup_dns();
+    if (!dns) log::info("cleanup: {}", dns.error().message());
+    const auto routes = platform::cleanup(flags.tun);
+    if (!routes) log::info("cleanup: {}", routes.error().message());
+    return dns && routes ? 0 : 1;
 }
 
 }  // namespace mesh::daemon

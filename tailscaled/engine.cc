@@ -127,6 +127,15 @@ void Engine::ping(uint64_t id, PeerId peer, size_t size) {
 void Engine::ping_tunnel(uint64_t id, PeerId peer, const Addr& dst, dataplane::PingKind kind) {
     thread_->to_packets([=](PacketLoop& p) { p.ping_tunnel(id, peer, dst, kind); });
 }
+void Engine::set_names(std::shared_ptr<const dns::NameTable> names) {
+    thread_->to_packets([n = std::move(names)](PacketLoop& p) { p.set_names(n); });
+}
+void Engine::set_dns_listener(uint16_t port) {
+    thread_->to_packets([port](PacketLoop& p) { p.set_dns_listener(port); });
+}
+void Engine::give_dns_reply(const DnsClient& client, Bytes reply) {
+    thread_->to_packets([client, r = std::move(reply)](PacketLoop& p) { p.give_dns_reply(client, r); });
+}
 void Engine::link_up() {
     thread_->to_packets([](PacketLoop& p) { p.link_up(); });
 }

@@ -22,6 +22,7 @@
 #include "tailscaled/dataplane/tables.h"
 #include "tailscaled/dataplane/tunnel_ping.h"
 #include "tailscaled/derp_dialer.h"
+#include "tailscaled/dns/names.h"
 
 namespace mesh::daemon {
 
@@ -56,8 +57,15 @@ struct EngineSnapshot {
     int live_derps = 0;
 };
 
+/// Whom a DNS answer goes to.
+struct DnsClient {
+    Endpoint client;
+    Endpoint service;  ///< the address of ours that was asked
+};
+
 class Engine {
    public:
+    static constexpr size_t kMaxDnsQueries = 256;
     struct Options {
         std::string tun_name = "tailscale0";
         unsigned mtu = 1280;
@@ -81,6 +89,9 @@ class Engine {
         virtual void on_path(PeerId peer, const magicsock::Path& path) = 0;
         /// Newest WireGuard timestamp used, for the state file; now and then.
         virtual void on_timestamp(int64_t unix_ns) = 0;
+        /// A DNS query to our service address for a name that is not ours. give_dns_reply() must follow, whatever comes
+        /// of it: the packet loop holds at most kMaxDnsQueries of them.
+        virtual void on_dns_query(const DnsClient& client, Bytes query) = 0;
         /// The TUN died under us; nothing can be done but end.
         virtual void on_fatal(const std::string& why) = 0;
     };
@@ -113,6 +124,11 @@ class Engine {
     void rebind();
     void ping(uint64_t id, PeerId peer, size_t size);
     void ping_tunnel(uint64_t id, PeerId peer, const Addr& dst, dataplane::PingKind kind);
+    /// Names that are answered without asking anybody; null: none, queries are dropped.
+    void set_names(std::shared_ptr<const dns::NameTable> names);
+    /// Port of the control loop's listener for DNS over TCP; 0: none.
+    void set_dns_listener(uint16_t port);
+    void give_dns_reply(const DnsClient& client, Bytes reply);
     void link_up();  ///< the TUN is up now: probe what it can take
     /// Asks the packet loop and waits, 200 ms at most; then the last one known.
     [[nodiscard]] EngineSnapshot snapshot();

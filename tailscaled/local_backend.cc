@@ -49,6 +49,16 @@ void LocalBackend::run(std::unique_ptr<Engine> engine, std::unique_ptr<platform:
     derp_dialer_ = std::make_unique<DerpDialer>(
         dialer_, random_, [this](DerpLink link) { on_derp_link(std::move(link)); },
         [this](int region, const std::string& why) { on_derp_failure(region, why); });
+    if (!foreign_dns_owner(options_.tun_name))
+        if (const auto r = platform::cleanup_dns(); !r) log::info("dns: what an earlier run left could not be removed: {}", r.error().message());
+    DnsService::Options dns;
+    dns.tun_name = options_.tun_name;
+    dns.on_change = [this] {
+        if (applied_) apply_dns();
+        publish_health();
+    };
+    dns_ = std::make_unique<DnsService>(loop_, resolver_, dialer_, http_, random_, *engine_, std::move(dns));
+    dns_->network_changed();
     auto monitor = platform::NetMonitor::create(loop_, options_.tun_name, [this](const platform::NetEvent& e) { on_net_event(e); });
     if (monitor) {
         monitor_ = std::move(*monitor);
@@ -75,6 +85,7 @@ void LocalBackend::shut_down() {
     https_.clear();
     map_timer_.cancel();
     housekeeping_.cancel();
+    dns_.reset();  // before the router: for a moment names go where they went before us, never nowhere
     if (router_) {
         if (const auto r = router_->stop(); !r) log::info("router: {}", r.error().message());
         router_.reset();
@@ -444,6 +455,10 @@ void LocalBackend::housekeeping() {
     update_state();
     if (!save_error_.empty()) save();
     if (applied_ && map_ && !next_expiry_.is_zero() && loop_.wall() >= next_expiry_) apply_map(nullptr);
+    if (applied_ && dns_) {
+        dns_->look();
+        publish_health();
+    }
     if (applied_ && router_) {
         // Others change firewalls too: look, and mend what is ours.
         if (const auto n = router_->resync(); n && *n > 0) log::info("router: {} settings were restored after others changed them", *n);

@@ -21,6 +21,7 @@
 #include "platform/net/resolver.h"
 #include "tailscaled/control/client.h"
 #include "tailscaled/derp_dialer.h"
+#include "tailscaled/dns_service.h"
 #include "tailscaled/engine.h"
 #include "tailscaled/ipn/profile.h"
 #include "tailscaled/ipn/state.h"
@@ -58,6 +59,8 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     std::optional<api::WhoIsResult> whois(const NodePublic& key) override;
     std::string derp_map_json() override;
     std::optional<std::string> dns_config_json() override;
+    std::string dns_os_config_json() override;
+    void dns_query(const std::string& name, uint16_t type, DnsDone done) override;
     std::string net_map_json() override;
     std::string user_metrics() override;
     std::string drops_json() override;
@@ -99,6 +102,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     void on_session() override;
     void on_path(PeerId peer, const magicsock::Path& path) override;
     void on_timestamp(int64_t unix_ns) override;
+    void on_dns_query(const DnsClient& client, Bytes query) override;
     void on_fatal(const std::string& why) override;
 
    private:
@@ -130,6 +134,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     void apply_map(const netmap::PeerChanges* changes);
     void queue_peers(PeerSlice slice);
     void apply_router();
+    void apply_dns();
     void take_down();
     void set_derp_map(std::shared_ptr<const derp::DerpMap> map);
     void load_cached_derp_map();
@@ -162,6 +167,8 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     platform::NetState net_;
     std::unique_ptr<DerpDialer> derp_dialer_;
     std::unique_ptr<control::ControlClient> control_;
+    std::unique_ptr<DnsService> dns_;
+    std::shared_ptr<const dataplane::Tables> tables_;  ///< as the packet loop has them
 
     api::State state_ = api::State::kNoState;
     std::string auth_key_;        ///< given by start(), used by the next login; secret

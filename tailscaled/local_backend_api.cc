@@ -63,6 +63,30 @@ std::optional<std::string> LocalBackend::dns_config_json() {
     return json::dump(netmap::to_json(*map_->dns));
 }
 
+std::string LocalBackend::dns_os_config_json() {
+    const platform::ResolverConfig host = dns_ ? dns_->host_config() : platform::system_resolver_config();
+    api::JsonText out;
+    out.open_object().key("Nameservers").open_array();
+    for (const Endpoint& e : host.servers) out.text(e.addr.str());
+    out.close_array().key("SearchDomains").open_array();
+    for (const std::string& d : host.search) out.text(d);
+    out.close_array().key("MatchDomains").open_array();
+    out.close_array().close_object();
+    return out.take();
+}
+
+void LocalBackend::dns_query(const std::string& name, uint16_t type, DnsDone done) {
+    if (!dns_) return done(fail(Code::kUnavailable, "the daemon is not ready"));
+    dns_->ask(name, type, [done = std::move(done)](Result<DnsService::Answer> answer) {
+        if (!answer) return done(tl::unexpected(std::move(answer.error())));
+        api::JsonText out;
+        out.open_object().field("Bytes", base64_encode(answer->message)).key("Resolvers").open_array();
+        for (const std::string& r : answer->resolvers) out.open_object().field("Addr", r).close_object();
+        out.close_array().close_object();
+        done(out.take());
+    });
+}
+
 std::string LocalBackend::net_map_json() {
     if (!map_) return "";
     api::JsonText out;
@@ -169,6 +193,10 @@ std::vector<std::string> LocalBackend::health() const {
     }
     out.insert(out.end(), route_notes_.begin(), route_notes_.end());
     if (router_) out.insert(out.end(), router_->problems().begin(), router_->problems().end());
+    if (dns_) {
+        const auto problems = dns_->health();
+        out.insert(out.end(), problems.begin(), problems.end());
+    }
     for (std::string& text : out) text = log::printable(text, 1000);
     return out;
 }

@@ -43,7 +43,7 @@ void LocalBackend::on_net_event(const platform::NetEvent& event) {
     }
     if (event.change == platform::NetChange::kNone) return;
     log::info("monitor: the network changed ({})", event.change == platform::NetChange::kMajor ? "major" : "minor");
-    resolver_.set_config(platform::system_resolver_config());
+    resolver_.set_config(dns_ ? dns_->host_config() : platform::system_resolver_config());
     apply_local_addrs();
     if (!engine_) return;
     if (event.change == platform::NetChange::kMajor) {
@@ -94,9 +94,13 @@ void LocalBackend::apply_map(const netmap::PeerChanges* changes) {
         greeted_ = true;
         plan.slice.greet_early = peers_to_greet(*map_, ids_);
     }
-    if (plan.policy) engine_->set_tables(make_tables(*map_, profiles_.prefs(), ids_, net_, wall));
+    if (plan.policy) {
+        tables_ = make_tables(*map_, profiles_.prefs(), ids_, net_, wall);
+        engine_->set_tables(tables_);
+    }
     queue_peers(std::move(plan.slice));
     if (plan.policy) apply_router();
+    if (plan.policy || touches_dns(changes, exit_node(*map_, profiles_.prefs()))) apply_dns();
 }
 
 void LocalBackend::apply_router() {
@@ -108,12 +112,35 @@ void LocalBackend::apply_router() {
     engine_->link_up();
 }
 
+void LocalBackend::apply_dns() {
+    if (!dns_ || !map_ || !tables_) return;
+    DnsService::Wanted wanted;
+    wanted.map = map_.get();
+    wanted.prefs = &profiles_.prefs();
+    wanted.exit_node = exit_node(*map_, profiles_.prefs());
+    wanted.v6 = router_ && router_->capabilities().v6;
+    // As the router routes: through the tunnel, unless the host is itself connected to that network.
+    std::vector<Prefix> connected;
+    for (const auto& i : net_.interfaces)
+        for (const auto& a : i.addrs)
+            if (i.link.name != options_.tun_name && i.link.up && !a.prefix.is_single()) connected.push_back(a.prefix.masked());
+    wanted.in_tunnel = [tables = tables_, connected = std::move(connected)](const Addr& a) {
+        return tables->routes.find(a) != nullptr && std::none_of(connected.begin(), connected.end(), [&](const Prefix& p) { return p.contains(a); });
+    };
+    dns_->apply(wanted);
+}
+
+void LocalBackend::on_dns_query(const DnsClient& client, Bytes query) {
+    if (dns_) dns_->on_query(client, query);
+}
+
 void LocalBackend::take_down() {
     if (!applied_ || !engine_) {
         if (engine_ && !profiles_.prefs().want_running) engine_->set_running(false);
         return;
     }
     applied_ = false;
+    if (dns_) dns_->take_down();
     any_session_ = false;
     starting_since_ = {};
     PeerSlice slice;

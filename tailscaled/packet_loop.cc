@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "netstack/udp.h"
 
 namespace mesh::daemon {
 
@@ -479,6 +480,39 @@ void PacketLoop::https_latency_wanted(const std::vector<int>& regions) {
 void PacketLoop::ping_done(uint64_t id, const magicsock::PingResult& result) {
     tell([id, result](Engine::Listener& l) { l.on_ping(id, result); });
 }
+bool PacketLoop::service_packet(MutByteSpan packet, const netstack::Parsed& p, Time /*now*/) {
+    if (!names_ || p.fragment != netstack::Fragment::kWhole) return false;
+    if (p.proto == netstack::kProtoTcp) {
+        const MutByteSpan out = service_tcp_.rewrite(packet, p, plane_.tables().self_addr(p.version == 4));
+        if (!out.empty()) plane_.inject_to_host(out);
+        return !out.empty();
+    }
+    if (p.proto != netstack::kProtoUdp || p.dst_port != dataplane::ServiceTcp::kDnsPort) return false;
+    const ByteSpan query = ByteSpan(packet).subspan(p.header_len(), p.payload_len());
+    const DnsClient client{{p.src, p.src_port}, {p.dst, p.dst_port}};
+    Bytes reply;
+    switch (dns::answer(*names_, query, reply)) {
+        case dns::Outcome::kIgnore: return false;
+        case dns::Outcome::kAnswered: break;
+        case dns::Outcome::kForward:
+            if (dns_asked_ < Engine::kMaxDnsQueries) {
+                ++dns_asked_;
+                tell([client, q = to_bytes(query)](Engine::Listener& l) { l.on_dns_query(client, q); });
+                return true;
+            }
+            reply = dns::failure(query, dns::kServFail);  // an answer at once: the asker may have another server
+            break;
+    }
+    plane_.inject_to_host(netstack::build_udp(client.service, client.client, dns::fit_udp(query, std::move(reply))));
+    return true;
+}
+
+void PacketLoop::give_dns_reply(const DnsClient& client, const Bytes& reply) {
+    if (dns_asked_ > 0) --dns_asked_;
+    const Bytes packet = netstack::build_udp(client.service, client.client, reply);
+    if (!packet.empty() && running_) plane_.inject_to_host(packet);
+}
+
 void PacketLoop::tunnel_ping_done(uint64_t id, const dataplane::TunnelPong& pong) {
     tell([id, pong](Engine::Listener& l) { l.on_tunnel_ping(id, pong); });
 }

@@ -14,6 +14,7 @@
 #include "platform/net/udp_socket.h"
 #include "platform/tun/tun_device.h"
 #include "tailscaled/dataplane/dataplane.h"
+#include "tailscaled/dataplane/service_tcp.h"
 #include "tailscaled/engine.h"
 
 namespace mesh::daemon {
@@ -46,6 +47,9 @@ class PacketLoop final : private dataplane::Kernel, private dataplane::Events, p
     void rebind();
     void ping(uint64_t id, PeerId peer, size_t size);
     void ping_tunnel(uint64_t id, PeerId peer, const Addr& dst, dataplane::PingKind kind);
+    void set_names(std::shared_ptr<const dns::NameTable> names) { names_ = std::move(names); }
+    void set_dns_listener(uint16_t port) { service_tcp_.set_listener(port); }
+    void give_dns_reply(const DnsClient& client, const Bytes& reply);
     void link_up();
     [[nodiscard]] EngineSnapshot snapshot();
 
@@ -71,6 +75,7 @@ class PacketLoop final : private dataplane::Kernel, private dataplane::Events, p
     void https_latency_wanted(const std::vector<int>& regions) override;
     void ping_done(uint64_t id, const magicsock::PingResult& result) override;
     void tunnel_ping_done(uint64_t id, const dataplane::TunnelPong& pong) override;
+    bool service_packet(MutByteSpan packet, const netstack::Parsed& parsed, Time now) override;
     // platform::UdpSocket::Listener
     void on_datagrams(std::span<UdpReceive> batch) override;
     void on_batch_end() override;
@@ -113,6 +118,10 @@ class PacketLoop final : private dataplane::Kernel, private dataplane::Events, p
     int64_t timestamp_told_ = 0;
     Time wall_read_;
     uint64_t tun_drops_ = 0;
+
+    std::shared_ptr<const dns::NameTable> names_;
+    dataplane::ServiceTcp service_tcp_;
+    size_t dns_asked_ = 0;  ///< queries that the control loop has not answered yet
 
     platform::Timer timer_;
     platform::Timer sweep_;

@@ -39,6 +39,28 @@ class Mutant:
 
 
 MUTANTS = [
+    # DNS
+    Mutant("dns: names of others inside our zone are asked elsewhere", "tailscaled/dns/names.cc",
+           "if (const std::string* zone = names.zone_of(q.name)) return done(no_such_name(q, *zone));", "",
+           "dns_test", "Names.AnswersAsRecorded"),
+    Mutant("dns: a name may loop", "base/dns_message.cc", "if (to >= lowest) return false;", "if (to >= message.size()) return false;",
+           "base_test", "DnsMessage.PointersOnlyLeadBack"),
+    Mutant("dns: anybody's answer is taken", "tailscaled/dns_forwarder.cc",
+           "if (!dns::answers(reply, owner_.query_, owner_.id_)) continue;  // somebody guesses", "",
+           "daemon_test", "ForwarderTest.GuessedAnswersAreNotTaken"),
+    Mutant("dns: a failing server's answer wins", "tailscaled/dns_forwarder.cc",
+           "return h && h->rcode != dns::kServFail && h->rcode != dns::kRefused;", "return h.has_value();",
+           "daemon_test", "ForwarderTest.FailuresWaitForABetterAnswer"),
+    Mutant("dns: two servers ask each other for ever", "tailscaled/dns_forwarder.cc", " || static_cast<size_t>(same) >= kMaxSame", "",
+           "daemon_test", "ForwarderTest.ACircleIsCut"),
+    Mutant("dns: resolv.conf stays ours after a kill", "platform/linux/dns_plan.cc",
+           "case Kind::kOurs: return {now.backup ? FileOp::kRestore : FileOp::kRemove};", "case Kind::kOurs: return {};",
+           "platform_test", "DirectDnsTest.CleanupBringsBackWhatAKilledRunLeft"),
+    Mutant("dns: no backup is kept", "platform/linux/dns_plan.cc",
+           "case Kind::kForeign: return {FileOp::kKeepBackup, FileOp::kWrite};", "case Kind::kForeign: return {FileOp::kWrite};",
+           "platform_test", "ResolvPlan.ThereAndBackFromEveryStateAndEveryInterruption"),
+    Mutant("dns: a fight over resolv.conf never ends", "platform/linux/dns_plan.cc", "if (++rounds_ <= kMaxRounds) return true;", "return true;",
+           "platform_test", "FightGuard.AnswersNineTimesThenRestsLongerAndLonger"),
     # WireGuard
     Mutant("wg: a datagram is accepted twice", "wg/session.cc",
            "if (!window_.fresh(counter)) return DropReason::kReplayed;", "",

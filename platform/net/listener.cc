@@ -112,6 +112,9 @@ Result<std::unique_ptr<Listener>> Listener::tcp(Loop& loop, const Endpoint& at, 
         const int only = options.v6_only ? 1 : 0;
         ::setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof only);
     }
+    if (!options.device.empty() && ::setsockopt(fd.get(), SOL_SOCKET, SO_BINDTODEVICE, options.device.c_str(),
+                                                static_cast<socklen_t>(options.device.size())) != 0)
+        return fail_errno(what + " of " + options.device, errno);
     sockaddr_storage storage{};
     socklen_t len = to_sockaddr(at, Addr::Family::kNone, storage);
     if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&storage), len) != 0 ||

@@ -21,6 +21,7 @@ class Listener {
     struct TcpOptions {
         bool v6_only = true;  ///< false with [::]: also IPv4
         int backlog = 128;
+        std::string device = {};  ///< takes only what arrives by this interface; "" = any
     };
     /// Address unspecified = all of the family. Port 0 = any; see port().
     [[nodiscard]] static Result<std::unique_ptr<Listener>> tcp(Loop& loop, const Endpoint& at, OnAccept on_accept,

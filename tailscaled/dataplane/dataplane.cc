@@ -114,7 +114,7 @@ void DataPlane::serve_host(TunRead& read, const Parsed& p, Time now) {
     }
     if (!segmenter_.begin(read, p)) return drop_out(Drop::kBadOffload);
     for (size_t i = 0; i < segmenter_.count(); ++i) {
-        const ByteSpan packet{scratch_.get(), segmenter_.length(i)};
+        const MutByteSpan packet{scratch_.get(), segmenter_.length(i)};
         segmenter_.write(i, scratch_.get());
         Parsed one;
         if (!netstack::parse(packet, one) || !events_.service_packet(packet, one, now)) drop_out(Drop::kService);

@@ -53,8 +53,8 @@ class Events {
     /// The peer refused a connection of ours, and says why.
     virtual void flow_rejected(PeerId /*peer*/, const netstack::TsmpReject& /*reject*/) {}
     /// A packet from the host to 100.100.100.100 or fd7a:115c:a1e0::53 that is no ping (DNS for one). `packet` is
-    /// complete, checksums included. True: taken care of.
-    virtual bool service_packet(ByteSpan /*packet*/, const netstack::Parsed& /*parsed*/, Time /*now*/) { return false; }
+    /// complete, checksums included, and may be changed. True: taken care of.
+    virtual bool service_packet(MutByteSpan /*packet*/, const netstack::Parsed& /*parsed*/, Time /*now*/) { return false; }
 };
 
 struct Config {

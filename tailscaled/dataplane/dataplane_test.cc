@@ -49,7 +49,7 @@ struct Node final : Kernel, Events {
     // Events
     void tunnel_ping_done(uint64_t id, const TunnelPong& pong) override { pongs.emplace_back(id, pong); }
     void flow_rejected(PeerId, const netstack::TsmpReject& r) override { rejects.push_back(r); }
-    bool service_packet(ByteSpan packet, const Parsed&, Time) override {
+    bool service_packet(MutByteSpan packet, const Parsed&, Time) override {
         service.push_back(to_bytes(packet));
         return serve;
     }

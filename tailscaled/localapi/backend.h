@@ -55,6 +55,11 @@ class Backend {
     virtual std::string derp_map_json() = 0;
     /// Compact JSON of the DNS part of the netmap; nullopt → 503 "no netmap".
     virtual std::optional<std::string> dns_config_json() = 0;
+    /// Compact JSON of the resolver that the host uses, or would use without us.
+    virtual std::string dns_os_config_json() = 0;
+    /// Compact JSON with the answer and the servers asked; "" and an error in words otherwise.
+    using DnsDone = std::function<void(Result<std::string>)>;
+    virtual void dns_query(const std::string& name, uint16_t type, DnsDone done) = 0;
     /// Compact JSON of the whole netmap for `debug netmap`, "" = null.
     virtual std::string net_map_json() = 0;
     /// Prometheus text.

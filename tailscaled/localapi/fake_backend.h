@@ -2,6 +2,8 @@
 #pragma once
 /// A daemon that only remembers: for the tests of this folder.
 
+#include <fmt/format.h>
+
 #include <string>
 #include <utility>
 #include <vector>
@@ -39,6 +41,11 @@ class FakeBackend : public Backend {
     }
     std::string derp_map_json() override { return ""; }
     std::optional<std::string> dns_config_json() override { return std::nullopt; }
+    std::string dns_os_config_json() override { return R"({"Nameservers":["10.0.0.1"],"SearchDomains":[],"MatchDomains":[]})"; }
+    void dns_query(const std::string& name, uint16_t type, DnsDone done) override {
+        if (name == "bad..name") return done(fail(Code::kInvalid, "not a DNS name"));
+        done(fmt::format(R"({{"Bytes":"{}","Resolvers":[]}})", type));
+    }
     std::string net_map_json() override { return ""; }
     std::string user_metrics() override { return "# TYPE x gauge\n# HELP x Test.\nx 1\n"; }
     std::string drops_json() override { return R"({"no_route":3})"; }

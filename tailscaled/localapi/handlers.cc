@@ -6,6 +6,7 @@
 #include <array>
 #include <charconv>
 
+#include "base/dns_message.h"
 #include "base/json.h"
 #include "base/log.h"
 
@@ -194,6 +195,18 @@ void post_logout(const Call& c) {
     });
 }
 
+void get_dns_query(const Call& c) {
+    const std::string name = c.param("name");
+    if (name.empty()) return c.respond(text_response(400, "missing 'name' parameter"));
+    std::string word = c.param("type");
+    if (word.empty()) word = "A";
+    const auto type = dns::parse_type(word);
+    if (!type) return c.respond(text_response(400, "unknown DNS message type: " + log::printable(word, 32)));
+    c.backend().dns_query(name, *type, [respond = c.respond](const Result<std::string>& json) {
+        respond(json ? json_response(*json) : text_response(json.error().code == Code::kInvalid ? 400 : 500, json.error().message()));
+    });
+}
+
 void post_ping(const Call& c) {
     const auto bad = [&](std::string_view text) { c.respond(text_response(400, text)); };
     api::PingRequest ping;
@@ -335,6 +348,9 @@ constexpr std::array kRoutes = {
     Route{"user-profile", nullptr, nullptr, get_user_profile},
     Route{"derpmap", nullptr, nullptr, get_derp_map},
     Route{"dns-config", nullptr, nullptr, get_dns_config},
+    Route{"dns-osconfig", "GET", "dns-osconfig dump access denied",
+          [](const Call& c) { return json_response(c.backend().dns_os_config_json()); }},
+    Route{"dns-query", "GET", "dns-query access denied", nullptr, get_dns_query},
     Route{"check-ip-forwarding", nullptr, nullptr,
           [](const Call& c) { return warning(c.backend().ip_forwarding_warning()); }},
     Route{"check-udp-gro-forwarding", nullptr, nullptr,

@@ -142,6 +142,12 @@ TEST_F(SessionTest, WrongQuestionsGetTheTextsClientsKnow) {
     expect(post("profiles/nosuch"), 500, "profile not found\n");
     expect(post("dial"), 400, "bad ts-dial upgrade\n");
     expect(get("dns-config"), 503, "no netmap\n");
+    expect(get("dns-osconfig"), 200, "{\"Nameservers\":[\"10.0.0.1\"],\"SearchDomains\":[],\"MatchDomains\":[]}\n");
+    expect(get("dns-query?name=a.test"), 200, "{\"Bytes\":\"1\",\"Resolvers\":[]}\n");
+    expect(get("dns-query?name=a.test&type=aaaa"), 200, "{\"Bytes\":\"28\",\"Resolvers\":[]}\n");
+    expect(get("dns-query?name=a.test&type=FOO"), 400, "unknown DNS message type: FOO\n");
+    expect(get("dns-query"), 400, "missing 'name' parameter\n");
+    expect(get("dns-query?name=bad..name"), 400, "not a DNS name\n");
     expect(ask("PATCH", "/localapi/v0/prefs", R"({"ExitNodeIPSet":true,"ExitNodeIP":"x"})"), 400,
            "ParseAddr(\"x\"): unable to parse IP\n");
     expect(ask("PATCH", "/localapi/v0/prefs", R"({"ShieldsUpSet":true,"ShieldsUp":true})"), 400,
@@ -165,6 +171,8 @@ TEST_F(SessionTest, OthersMayReadButNotWrite) {
     denied(post("logout"), "logout access denied");
     denied(post("check-prefs", "{}"), "checkprefs access denied");
     denied(get("profiles/"), "profiles access denied");
+    denied(get("dns-osconfig"), "dns-osconfig dump access denied");
+    denied(get("dns-query?name=x"), "dns-query access denied");
     denied(get("metrics"), "metric access denied");
     denied(get("files/"), "file access denied");
     denied(get("id-token?aud=x"), "id-token access denied");

@@ -22,7 +22,7 @@ int fatal(const std::string& text) {
 
 int main(int argc, char** argv) {
     CLI::App app{"A small control server for labs. State is in memory and gone with the program."};
-    std::string listen = "127.0.0.1:8080", prefix = "100.64.0.0/10", v6 = "fd7a:115c:a1e0::/48", derp_map, cert, key;
+    std::string listen = "127.0.0.1:8080", prefix = "100.64.0.0/10", v6 = "fd7a:115c:a1e0::/48", derp_map, dns, cert, key;
     int64_t keepalive = 50, offline_delay = 10;
     bool no_magic_dns = false, no_early = false, no_zstd = false;
     lab::ControlServer::Options options;
@@ -39,6 +39,7 @@ int main(int argc, char** argv) {
     app.add_option("--public-url", r.base_url, "how clients reach this server, for login URLs");
     app.add_option("--keepalive", keepalive, "seconds between keepalives")->capture_default_str();
     app.add_option("--offline-delay", offline_delay, "seconds until a node without poll counts as offline")->capture_default_str();
+    app.add_option("--dns", dns, "JSON file with a DNSConfig, sent to every node");
     app.add_flag("--no-magic-dns", no_magic_dns, "send no MagicDNS");
     app.add_flag("--no-early-payload", no_early, "start HTTP/2 at once");
     app.add_flag("--no-zstd", no_zstd, "never compress");
@@ -64,6 +65,13 @@ int main(int argc, char** argv) {
         auto j = json::parse(*text);
         if (!j || !j->is_object()) return fatal(derp_map + ": not a JSON object");
         r.derp_map = std::move(*j);
+    }
+    if (!dns.empty()) {
+        const auto text = platform::read_file(dns);
+        if (!text) return fatal(text.error().message());
+        auto j = json::parse(*text);
+        if (!j || !j->is_object()) return fatal(dns + ": not a JSON object");
+        r.dns = std::move(*j);
     }
     if (!cert.empty()) {
         auto tls = platform::TlsServerContext::load(cert, key);

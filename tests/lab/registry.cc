@@ -420,9 +420,9 @@ Json Registry::first_map(NodeId id, WallTime now) const {
     for (const auto& [other, n] : nodes_)
         if (other != id) peers.push_back(node_json(n, false));
     if (!peers.empty()) m["Peers"] = std::move(peers);
-    Json dns = Json::object();
-    dns["Domains"] = Json::array({options_.domain});
-    if (options_.magic_dns) dns["Proxied"] = true;
+    Json dns = options_.dns;
+    if (!dns.contains("Domains")) dns["Domains"] = Json::array({options_.domain});
+    if (options_.magic_dns && !dns.contains("Proxied")) dns["Proxied"] = true;
     m["DNSConfig"] = std::move(dns);
     m["Domain"] = options_.domain;
     Json ports = Json::object();

@@ -30,6 +30,7 @@ struct RegistryOptions {
     bool require_login = false;   ///< without a key, a person must open the AuthURL
     bool approve_routes = false;  ///< every offered route at once
     bool magic_dns = true;
+    Json dns = Json::object();    ///< tailcfg.DNSConfig; Domains and Proxied are added unless given
     std::string base_url;         ///< for AuthURLs
 };
 

@@ -373,7 +373,8 @@ class Node:
         return self.lab.run(self.space, [self.cli_path, f"--socket={self.socket}", *args], check=check, timeout=timeout)
 
     def up(self, *args, check=True, timeout=60):
-        return self.cli("up", f"--login-server={self.lab.url}", "--accept-dns=false", *args, check=check, timeout=timeout)
+        dns = [] if any(str(a).startswith("--accept-dns") for a in args) else ["--accept-dns=false"]
+        return self.cli("up", f"--login-server={self.lab.url}", *dns, *args, check=check, timeout=timeout)
 
     def status(self):
         return json.loads(self.cli("status", "--json").stdout)
