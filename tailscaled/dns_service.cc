@@ -68,8 +68,6 @@ void DnsService::take_down() {
     set_host({});
 }
 
-void DnsService::network_changed() { follow_host(); }
-
 void DnsService::look() {
     if (manager_) manager_->look();
     follow_host();

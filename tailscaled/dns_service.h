@@ -40,8 +40,8 @@ class DnsService {
     void apply(const Wanted& wanted);
     /// No names, nothing forwarded, the host's resolver as it was.
     void take_down();
-    /// The host's network changed: its servers may have.
-    void network_changed();
+    /// The host's own servers may have changed: the daemon's own look-ups follow.
+    void follow_host();
     /// Every half minute.
     void look();
 
@@ -55,13 +55,11 @@ class DnsService {
     void ask(const std::string& name, uint16_t type, std::function<void(Result<Answer>)> done);
     /// What the host uses, or would use without us.
     [[nodiscard]] platform::ResolverConfig host_config() const;
-    [[nodiscard]] const std::vector<std::string>& match_domains() const { return os_.match; }
     [[nodiscard]] std::vector<std::string> health() const;
 
    private:
     void answer(ByteSpan query, DnsForwarder::Client client, DnsForwarder::Done done);
     void set_host(const platform::OsDnsConfig& config);
-    void follow_host();
 
     platform::Loop& loop_;
     platform::Resolver& resolver_;

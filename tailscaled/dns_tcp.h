@@ -27,7 +27,6 @@ class DnsTcp {
     [[nodiscard]] static Result<std::unique_ptr<DnsTcp>> start(platform::Loop& loop, const std::string& device, Ask ask);
     ~DnsTcp();
     [[nodiscard]] uint16_t port() const;
-    [[nodiscard]] size_t connections() const { return connections_.size(); }
 
    private:
     class Connection;

@@ -58,7 +58,7 @@ void LocalBackend::run(std::unique_ptr<Engine> engine, std::unique_ptr<platform:
         publish_health();
     };
     dns_ = std::make_unique<DnsService>(loop_, resolver_, dialer_, http_, random_, *engine_, std::move(dns));
-    dns_->network_changed();
+    dns_->follow_host();
     auto monitor = platform::NetMonitor::create(loop_, options_.tun_name, [this](const platform::NetEvent& e) { on_net_event(e); });
     if (monitor) {
         monitor_ = std::move(*monitor);
