@@ -20,7 +20,6 @@ constexpr std::string_view kServiceName = "magicdns.localhost-tailscale-daemon";
 /// Questions a system asks by itself to find services in the local network; nothing to be found through a tunnel.
 bool is_service_browsing(const Query& q) {
     static constexpr std::array<std::string_view, 5> kFirst{"b", "db", "r", "dr", "lb"};
-    if (q.type != kTypePtr) return false;
     const size_t dot = q.name.find('.');
     return dot != std::string::npos && std::find(kFirst.begin(), kFirst.end(), std::string_view(q.name).substr(0, dot)) != kFirst.end() &&
            std::string_view(q.name).substr(dot).starts_with("._dns-sd._udp.");
@@ -68,7 +67,7 @@ Bytes host_reply(const NameTable& names, const Query& q, const std::vector<Addr>
                 any = true;
             }
             const std::string* zone = names.zone_of(q.name);
-            if (!any) reply.add_soa(zone ? *zone : q.name, kNegativeTtl);
+            if (!any && zone) reply.add_soa(*zone, kNegativeTtl);
             return reply.finish();
         }
         case kTypeNs:

@@ -283,9 +283,12 @@ def random_kills(rounds, seed):
         seen_ours, ip = 0, node.ip()
         for number in range(rounds):
             where = f"round {number} of seed {seed}"
+            if rnd.random() < 0.8:  # most kills shall find our file in place
+                node.cli("set", "--accept-dns=true")
+                node.cli("up", timeout=20)
             action = rnd.choice([["set", "--accept-dns=false"], ["set", "--accept-dns=true"], ["down"], ["up"], ["set", f"--hostname=n{number}"]])
             cli = lab.start("a", [*host.enter, node.cli_path, f"--socket={node.socket}", *action], label=f"cli-{number}")
-            time.sleep(rnd.uniform(0.0, 0.08))
+            time.sleep(rnd.uniform(0.0, 0.12))
             node.stop(signal.SIGKILL)
             cli.popen.wait(20)
             text = host.resolv_conf()
