@@ -7,10 +7,13 @@ namespace mesh {
 
 namespace detail {
 
+bool parse_key_into(std::array<uint8_t, 32>& out, std::string_view prefix, std::string_view text) {
+    return text.starts_with(prefix) && hex_decode(text.substr(prefix.size()), out);
+}
+
 std::optional<std::array<uint8_t, 32>> parse_key(std::string_view prefix, std::string_view text) {
-    if (!text.starts_with(prefix)) return std::nullopt;
     std::array<uint8_t, 32> raw{};
-    if (!hex_decode(text.substr(prefix.size()), raw)) return std::nullopt;
+    if (!parse_key_into(raw, prefix, text)) return std::nullopt;
     return raw;
 }
 
@@ -22,15 +25,11 @@ std::array<uint8_t, 32> public_of(const std::array<uint8_t, 32>& private_key) {
     return out;
 }
 
-std::array<uint8_t, 32> generate_clamped(Random& random) {
-    std::array<uint8_t, 32> k{};
-    random.fill(k);
-    k[0] &= 248;
-    k[31] = static_cast<uint8_t>((k[31] & 127) | 64);
-    return k;
+void generate_clamped(std::array<uint8_t, 32>& out, Random& random) {
+    random.fill(out);
+    out[0] &= 248;
+    out[31] = static_cast<uint8_t>((out[31] & 127) | 64);
 }
-
-void wipe(MutByteSpan b) { sodium_memzero(b.data(), b.size()); }
 
 }  // namespace detail
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 /// One type per kind of key, so that a disco key cannot be passed for a node key. Text forms: prefix + 64 lower-case
-/// hex digits. Private keys wipe themselves and are never printed; text() of a private key exists for the state file.
+/// hex digits. Private keys live in locked memory, wipe themselves and are never printed; text() of a private key exists for the state file.
 
 #include <array>
 #include <compare>
@@ -13,6 +13,7 @@
 
 #include "base/bytes.h"
 #include "base/random.h"
+#include "base/secret.h"
 
 namespace mesh {
 
@@ -20,8 +21,9 @@ namespace detail {
 std::optional<std::array<uint8_t, 32>> parse_key(std::string_view prefix, std::string_view text);
 std::string key_text(std::string_view prefix, ByteSpan raw);
 std::array<uint8_t, 32> public_of(const std::array<uint8_t, 32>& private_key);
-std::array<uint8_t, 32> generate_clamped(Random& random);
-void wipe(MutByteSpan b);
+void generate_clamped(std::array<uint8_t, 32>& out, Random& random);
+/// Reads straight into `out`: no copy of a secret stays on the stack.
+bool parse_key_into(std::array<uint8_t, 32>& out, std::string_view prefix, std::string_view text);
 }  // namespace detail
 
 /// A 32-byte public key. The zero value means "none".
@@ -49,28 +51,31 @@ struct PublicKey {
 template <class Tag>
 class PrivateKey {
    public:
-    PrivateKey() = default;
-    PrivateKey(const PrivateKey&) = default;
-    PrivateKey& operator=(const PrivateKey&) = default;
-    ~PrivateKey() { detail::wipe(raw_); }
-
-    static PrivateKey generate(Random& random) { return PrivateKey(detail::generate_clamped(random)); }
-    static PrivateKey from(const std::array<uint8_t, 32>& raw) { return PrivateKey(raw); }
+    static PrivateKey generate(Random& random) {
+        PrivateKey key;
+        detail::generate_clamped(key.raw_.bytes(), random);
+        return key;
+    }
+    static PrivateKey from(const std::array<uint8_t, 32>& raw) {
+        PrivateKey key;
+        key.raw_.bytes() = raw;
+        return key;
+    }
     /// "privkey:" + hex.
     static std::optional<PrivateKey> parse(std::string_view text) {
-        const auto r = detail::parse_key("privkey:", text);
-        if (!r) return std::nullopt;
-        return PrivateKey(*r);
+        PrivateKey key;
+        if (!detail::parse_key_into(key.raw_.bytes(), "privkey:", text)) return std::nullopt;
+        return key;
     }
-    [[nodiscard]] PublicKey<Tag> public_key() const { return {detail::public_of(raw_)}; }
-    [[nodiscard]] std::string secret_text() const { return detail::key_text("privkey:", raw_); }
-    [[nodiscard]] const std::array<uint8_t, 32>& secret() const { return raw_; }
-    [[nodiscard]] bool is_zero() const { return raw_ == std::array<uint8_t, 32>{}; }
+    [[nodiscard]] PublicKey<Tag> public_key() const { return {detail::public_of(secret())}; }
+    [[nodiscard]] std::string secret_text() const { return detail::key_text("privkey:", secret()); }
+    /// Moves with the object; gone when it is.
+    [[nodiscard]] const std::array<uint8_t, 32>& secret() const { return raw_.bytes(); }
+    [[nodiscard]] bool is_zero() const { return raw_.is_zero(); }
     bool operator==(const PrivateKey&) const = default;
 
    private:
-    explicit PrivateKey(const std::array<uint8_t, 32>& raw) : raw_(raw) {}
-    std::array<uint8_t, 32> raw_{};
+    LockedKey raw_;
 };
 
 struct MachineTag { static constexpr std::string_view kPublicPrefix = "mkey:"; };

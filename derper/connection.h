@@ -41,7 +41,7 @@ class ConnectionHost {
     /// Only if the policy has a URL.
     virtual platform::HttpClient* http_client() = 0;
     virtual const Patience& patience() = 0;
-    virtual const std::string& mesh_key() = 0;
+    virtual const LockedKey& mesh_key() = 0;
     virtual const RateConfig& rate() = 0;
     virtual const std::vector<Prefix>& trusted_proxies() = 0;
     virtual bool serves_derp() = 0;

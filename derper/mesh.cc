@@ -53,13 +53,15 @@ bool split_port(std::string_view text, MeshTarget& out) {
 
 }  // namespace
 
-Result<std::string> parse_mesh_key(std::string_view text) {
+Result<LockedKey> parse_mesh_key(std::string_view text) {
     const std::string_view key = trimmed(text);
     const bool good = key.size() == 64 && std::all_of(key.begin(), key.end(), [](char c) {
         return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
     });
-    if (!good) return fail(Code::kInvalid, "a mesh key is 64 lower-case hex digits (make one: openssl rand -hex 32)");
-    return std::string(key);
+    LockedKey out;
+    if (!good || !hex_decode(key, out.bytes()) || out.is_zero())
+        return fail(Code::kInvalid, "a mesh key is 64 lower-case hex digits (make one: openssl rand -hex 32)");
+    return out;
 }
 
 Result<std::vector<MeshTarget>> parse_mesh_with(std::string_view text) {

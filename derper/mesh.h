@@ -21,7 +21,7 @@
 namespace mesh::derper {
 
 /// Content of -mesh-psk-file: 64 lower-case hex digits, white space around them is nothing.
-[[nodiscard]] Result<std::string> parse_mesh_key(std::string_view text);
+[[nodiscard]] Result<LockedKey> parse_mesh_key(std::string_view text);
 
 struct MeshTarget {
     std::string host;      ///< name or IP literal its certificate is for
@@ -40,7 +40,7 @@ struct MeshContext {
     Random& random;
     Relay& relay;
     NodePrivate key;       ///< of this server, and its client key towards the others
-    std::string mesh_key;
+    LockedKey mesh_key;
     std::function<void()> flush;  ///< writes what the relay queued
 };
 

@@ -11,7 +11,8 @@ namespace {
 const std::string kKey(64, 'a');
 
 TEST(MeshConfig, KeysAndTargets) {
-    EXPECT_EQ(*parse_mesh_key("  " + kKey + "\n"), kKey);
+    EXPECT_EQ(hex_encode(parse_mesh_key("  " + kKey + "\n")->bytes()), kKey);
+    EXPECT_FALSE(parse_mesh_key(std::string(64, '0')));
     EXPECT_FALSE(parse_mesh_key(std::string(64, 'A')));
     EXPECT_FALSE(parse_mesh_key(kKey + "a"));
     const std::string pin = "sha256-raw:" + kKey;
@@ -51,7 +52,7 @@ struct Pair {
             o->key = NodePrivate::generate(random);
             Server::Config c;
             c.key = o->key;
-            c.mesh_key = kKey;
+            c.mesh_key = *parse_mesh_key(kKey);
             o->server = std::make_unique<Server>(loop, random, std::move(c));
             const CertPaths paths = cert_paths(dir, o == &one ? "1" : "2");
             EXPECT_TRUE(ensure_self_signed(paths, {"127.0.0.1"}, platform::read_wall_clock(), true));

@@ -23,6 +23,7 @@
 #include "derper/stun_server.h"
 #include "platform/file.h"
 #include "platform/loop/loop.h"
+#include "platform/system.h"
 
 namespace mesh::derper {
 namespace {
@@ -112,6 +113,7 @@ class Program {
         : o_(options), version_(version), watch_files_(loop_, [this] { look_at_files(false); }) {}
 
     Status run() {
+        if (const auto r = platform::forbid_core_dumps(); !r) log::info("derper: core dumps could not be switched off: {}", r.error().message());
         TRY(prepare());
         TRY(open());
         announce();
@@ -176,7 +178,7 @@ class Program {
             TRY_ASSIGN(c.rate, load_rate());
         }
         const NodePrivate key = c.key;
-        const std::string mesh_key = c.mesh_key;
+        const LockedKey mesh_key = c.mesh_key;
         server_ = std::make_unique<Server>(loop_, random_, std::move(c));
         server_->on_metrics([this](Metrics& m) { add_metrics(m); });
         if (mesh_targets_.empty()) return {};

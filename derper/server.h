@@ -31,7 +31,7 @@ class Server final : private ConnectionHost {
         AdmissionPolicy admission{};
         platform::HttpClient* http = nullptr;  ///< for the URL of the policy; must outlive the server
         Patience patience{};
-        std::string mesh_key{};                ///< 64 hex digits; "" = no mesh
+        LockedKey mesh_key{};                  ///< zero: no mesh
         RateConfig rate{};
         double accept_rate = std::numeric_limits<double>::infinity();  ///< connections a second
         double accept_burst = 1e18;
@@ -74,7 +74,7 @@ class Server final : private ConnectionHost {
     const AdmissionPolicy& admission() override { return config_.admission; }
     platform::HttpClient* http_client() override { return config_.http; }
     const Patience& patience() override { return config_.patience; }
-    const std::string& mesh_key() override { return config_.mesh_key; }
+    const LockedKey& mesh_key() override { return config_.mesh_key; }
     const RateConfig& rate() override { return config_.rate; }
     const std::vector<Prefix>& trusted_proxies() override { return config_.trusted_proxies; }
     bool serves_derp() override { return config_.derp; }

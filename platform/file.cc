@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <utility>
+#include <vector>
 
 namespace mesh::platform {
 namespace {
@@ -47,14 +48,14 @@ Result<std::string> read_file(const std::string& path, size_t max_bytes) {
     Fd f{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
     if (f.fd < 0) return fail(errno == ENOENT ? Code::kNotFound : Code::kSystem, "open " + path, errno);
     std::string out;
-    char buffer[16384];
+    std::vector<char> buffer(16384);  // not on the stack: what is given back to the heap gets wiped, and it may be a key file
     for (;;) {
-        const ssize_t n = ::read(f.fd, buffer, sizeof buffer);
+        const ssize_t n = ::read(f.fd, buffer.data(), buffer.size());
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return fail_errno("read " + path, errno);
         if (n == 0) return out;
         if (out.size() + static_cast<size_t>(n) > max_bytes) return fail(Code::kLimit, path + " is too large");
-        out.append(buffer, static_cast<size_t>(n));
+        out.append(buffer.data(), static_cast<size_t>(n));
     }
 }
 

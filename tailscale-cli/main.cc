@@ -7,6 +7,7 @@
 
 int main(int argc, char** argv) {
     std::signal(SIGPIPE, SIG_IGN);
+    (void)mesh::platform::forbid_core_dumps();  // an auth key may be among the arguments
     const mesh::cli::Args words(argv + 1, argv + argc);
     // The key must not stay in the list of processes while `up` waits.
     for (int i = 1; i < argc; ++i) {

@@ -165,11 +165,11 @@ Status LocalBackend::start(const api::StartOptions& options, const localapi::Cal
         set_prefs(std::move(prefs));
     }
     if (control_url() != url_before) drop_control();
-    auth_key_ = options.auth_key;
+    auth_key_ = LockedText(options.auth_key);
     refused_key_.clear();
     const bool want = profiles_.prefs().want_running;
     // A key ends the wait for a person; a known node simply comes back.
-    if (want && !logged_in_ && (!auth_key_.empty() || (profiles_.has_node_key() && !login_running_))) log_in(auth_key_, false);
+    if (want && !logged_in_ && (!auth_key_.empty() || (profiles_.has_node_key() && !login_running_))) log_in(std::string(auth_key_.view()), false);
     update_state();
     if (applied_) apply_map(nullptr);
     send_update();
@@ -195,7 +195,7 @@ Status LocalBackend::login_interactive(const localapi::Caller& /*caller*/) {
         publish_(n);
         return {};
     }
-    log_in(auth_key_, true);
+    log_in(std::string(auth_key_.view()), true);
     return {};
 }
 
@@ -204,7 +204,7 @@ void LocalBackend::logout(const localapi::Caller& /*caller*/, Done done) {
         if (!told) log::info("logout: the control server could not be told: {}", told.error().message());
         drop_control();
         login_needs_human_ = false;
-        auth_key_.clear();
+        auth_key_ = {};
         map_.reset();
         profiles_.forget_login(random_);
         save();
@@ -334,10 +334,7 @@ void LocalBackend::on_logged_in(const control::LoggedIn& login) {
     logged_in_ = true;
     login_needs_human_ = false;
     auth_url_.clear();
-    if (!auth_key_.empty()) {
-        crypto::wipe({reinterpret_cast<uint8_t*>(auth_key_.data()), auth_key_.size()});
-        auth_key_.clear();
-    }
+    auth_key_ = {};
     api::Prefs prefs = profiles_.prefs();
     api::Persist persist = prefs.persist.value_or(api::Persist{});
     persist.private_node_key = login.node_key;
@@ -362,7 +359,7 @@ void LocalBackend::on_login_error(const std::string& text) {
     login_running_ = false;
     login_needs_human_ = true;
     if (!auth_key_.empty()) refused_key_ = text;
-    auth_key_.clear();
+    auth_key_ = {};
     log::info("control: login refused: {}", text);
     Notify n;
     n.err_message = text;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "base/secret.h"
 #include "platform/http/http_client.h"
 #include "platform/linux/net_monitor.h"
 #include "platform/linux/router.h"
@@ -171,7 +172,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     std::shared_ptr<const dataplane::Tables> tables_;  ///< as the packet loop has them
 
     api::State state_ = api::State::kNoState;
-    std::string auth_key_;        ///< given by start(), used by the next login; secret
+    LockedText auth_key_;         ///< given by start(), used by the next login
     std::string refused_key_;     ///< what the server said of that key
     bool login_running_ = false;
     bool logged_in_ = false;      ///< the control server accepted us in this run

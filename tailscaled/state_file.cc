@@ -17,7 +17,7 @@ Result<ipn::StateStore> StateFile::load() {
     if (!text) return tl::unexpected(std::move(text.error()));
     auto store = ipn::StateStore::parse(*text);
     if (store) {
-        last_ = std::move(*text);
+        last_ = LockedText(*text);
         return store;
     }
     const std::string prev = path_ + ".prev";
@@ -36,10 +36,10 @@ Result<ipn::StateStore> StateFile::load() {
 Status StateFile::save(const ipn::StateStore& store) {
     if (in_memory()) return {};
     const std::string text = store.serialize();
-    if (text == last_) return {};
-    if (!last_.empty()) TRY(platform::replace_file(path_ + ".prev", last_, 0600));
+    if (text == last_.view()) return {};
+    if (!last_.empty()) TRY(platform::replace_file(path_ + ".prev", last_.view(), 0600));
     TRY(platform::replace_file(path_, text, 0600));
-    last_ = text;
+    last_ = LockedText(text);
     return {};
 }
 

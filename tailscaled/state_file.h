@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "base/secret.h"
 #include "tailscaled/ipn/store.h"
 
 namespace mesh::daemon {
@@ -22,7 +23,7 @@ class StateFile {
 
    private:
     std::string path_;
-    std::string last_;
+    LockedText last_;  ///< what is on disk
 };
 
 }  // namespace mesh::daemon

@@ -67,7 +67,7 @@ class Ours : public End {
 class SingleSlot : public End {
    public:
     SingleSlot(uint64_t seed, NodePrivate key, const NodePublic& other, Time now) : random_(seed), other_(other) {
-        own_.secret.bytes = key.secret();
+        own_.secret.bytes() = key.secret();
         own_.key = key.public_key();
         EXPECT_TRUE(static_shared(shared_, own_, other));
         stamps_.set_wall(kWallStart + (now - kStart), now);

@@ -51,7 +51,7 @@ void Device::set_private_key(const NodePrivate& key, Time now) {
     const NodePublic own = key.is_zero() ? NodePublic{} : key.public_key();
     if (own == identity_.key) return;
     for (PeerId id = 0; id < peers_.size(); ++id) reset_state(id, peers_[id]);
-    identity_.secret.bytes = key.secret();
+    identity_.secret.bytes() = key.secret();
     identity_.key = own;
     gate_.set_key(own);
     nervous_until_ = now + kNervousTime;

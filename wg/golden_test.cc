@@ -46,9 +46,9 @@ class Golden : public ::testing::Test {
     Side side(const char* name) {
         const Json& j = *json::find(v, name);
         Side s;
-        EXPECT_TRUE(hex_decode(json::str(j, "private"), s.identity.secret.bytes));
+        EXPECT_TRUE(hex_decode(json::str(j, "private"), s.identity.secret.bytes()));
         EXPECT_TRUE(hex_decode(json::str(j, "public"), s.identity.key.raw));
-        EXPECT_EQ(NodePrivate::from(s.identity.secret.bytes).public_key(), s.identity.key);
+        EXPECT_EQ(NodePrivate::from(s.identity.secret.bytes()).public_key(), s.identity.key);
         s.ephemeral = from_hex(json::str(j, "ephemeral"));
         s.index = load_le32(from_hex(json::str(j, "index")).data());
         return s;
@@ -133,7 +133,7 @@ TEST_F(Golden, OursAnswersByteForByte) {
 
 TEST_F(Golden, TheWholeEngineAcceptsTheRecordedInitiation) {
     testing::Node node(5);
-    node.device.set_private_key(NodePrivate::from(b.identity.secret.bytes), testing::kStart);
+    node.device.set_private_key(NodePrivate::from(b.identity.secret.bytes()), testing::kStart);
     node.device.add_peer(3, a.identity.key);
     const auto o = node.deliver(initiation, testing::kStart);
     EXPECT_EQ(o.kind, Device::Opened::kHandshake);

@@ -16,15 +16,15 @@ struct EphemeralTag { [[maybe_unused]] static constexpr std::string_view kPublic
 using EphemeralPrivate = PrivateKey<EphemeralTag>;
 
 void mix_hash(Hash32& hash, ByteSpan data) { hash = crypto::blake2s(hash, data); }
-void mix_key1(Secret& chain, ByteSpan input) { crypto::hkdf1(chain.bytes, chain.bytes, input); }
+void mix_key1(Secret& chain, ByteSpan input) { crypto::hkdf1(chain.bytes(), chain.bytes(), input); }
 void mix_key2(Secret& chain, Secret& key, ByteSpan input) {
-    crypto::hkdf2(chain.bytes, key.bytes, chain.bytes, input);
+    crypto::hkdf2(chain.bytes(), key.bytes(), chain.bytes(), input);
 }
 
 bool mix_dh1(Secret& chain, const Key32& secret, const Key32& point) {
     Secret dh;
-    if (!crypto::x25519(dh.bytes, secret, point)) return false;
-    mix_key1(chain, dh.bytes);
+    if (!crypto::x25519(dh.bytes(), secret, point)) return false;
+    mix_key1(chain, dh.bytes());
     return true;
 }
 
@@ -38,14 +38,14 @@ Key32 key_from(const uint8_t (&field)[32]) {
 void mix_psk(Secret& chain, Hash32& hash, Secret& key) {
     static constexpr Key32 kNoPsk{};
     Secret tau;
-    crypto::hkdf3(chain.bytes, tau.bytes, key.bytes, chain.bytes, kNoPsk);
-    mix_hash(hash, tau.bytes);
+    crypto::hkdf3(chain.bytes(), tau.bytes(), key.bytes(), chain.bytes(), kNoPsk);
+    mix_hash(hash, tau.bytes());
 }
 
 }  // namespace
 
 bool static_shared(Secret& out, const Identity& own, const NodePublic& peer) {
-    return crypto::x25519(out.bytes, own.secret.bytes, peer.raw);
+    return crypto::x25519(out.bytes(), own.secret.bytes(), peer.raw);
 }
 
 bool create_initiation(Initiation& msg, InitiatorHandshake& state, Random& random, const Identity& own,
@@ -59,21 +59,21 @@ bool create_initiation(Initiation& msg, InitiatorHandshake& state, Random& rando
     std::memcpy(msg.ephemeral, ephemeral_public.raw.data(), 32);
 
     state.index = index;
-    state.ephemeral.bytes = ephemeral.secret();
-    state.chain.bytes = kInitialChain;
+    state.ephemeral.bytes() = ephemeral.secret();
+    state.chain.bytes() = kInitialChain;
     state.hash = kInitialHash;
     mix_hash(state.hash, peer.raw);
     mix_key1(state.chain, msg.ephemeral);
     mix_hash(state.hash, msg.ephemeral);
 
     Secret key, dh;
-    if (!crypto::x25519(dh.bytes, state.ephemeral.bytes, peer.raw)) return false;
-    mix_key2(state.chain, key, dh.bytes);
-    crypto::aead_seal(msg.sealed_static, own.key.raw, state.hash, kNonceZero, key.bytes);
+    if (!crypto::x25519(dh.bytes(), state.ephemeral.bytes(), peer.raw)) return false;
+    mix_key2(state.chain, key, dh.bytes());
+    crypto::aead_seal(msg.sealed_static, own.key.raw, state.hash, kNonceZero, key.bytes());
     mix_hash(state.hash, msg.sealed_static);
 
-    mix_key2(state.chain, key, shared.bytes);
-    crypto::aead_seal(msg.sealed_stamp, stamp, state.hash, kNonceZero, key.bytes);
+    mix_key2(state.chain, key, shared.bytes());
+    crypto::aead_seal(msg.sealed_stamp, stamp, state.hash, kNonceZero, key.bytes());
     mix_hash(state.hash, msg.sealed_stamp);
     state.active = true;
     return true;
@@ -82,24 +82,24 @@ bool create_initiation(Initiation& msg, InitiatorHandshake& state, Random& rando
 bool open_static(OpenedInitiation& out, const Initiation& msg, const Identity& own) {
     out.remote_index = load_le32(msg.sender);
     out.remote_ephemeral = key_from(msg.ephemeral);
-    out.chain.bytes = kInitialChain;
+    out.chain.bytes() = kInitialChain;
     out.hash = kInitialHash;
     mix_hash(out.hash, own.key.raw);
     mix_key1(out.chain, msg.ephemeral);
     mix_hash(out.hash, msg.ephemeral);
 
     Secret key, dh;
-    if (!crypto::x25519(dh.bytes, own.secret.bytes, out.remote_ephemeral)) return false;
-    mix_key2(out.chain, key, dh.bytes);
-    if (!crypto::aead_open(out.remote_static.raw.data(), msg.sealed_static, out.hash, kNonceZero, key.bytes)) return false;
+    if (!crypto::x25519(dh.bytes(), own.secret.bytes(), out.remote_ephemeral)) return false;
+    mix_key2(out.chain, key, dh.bytes());
+    if (!crypto::aead_open(out.remote_static.raw.data(), msg.sealed_static, out.hash, kNonceZero, key.bytes())) return false;
     mix_hash(out.hash, msg.sealed_static);
     return true;
 }
 
 bool open_stamp(OpenedInitiation& out, const Initiation& msg, const Secret& shared) {
     Secret key;
-    mix_key2(out.chain, key, shared.bytes);
-    if (!crypto::aead_open(out.stamp.data(), msg.sealed_stamp, out.hash, kNonceZero, key.bytes)) return false;
+    mix_key2(out.chain, key, shared.bytes());
+    if (!crypto::aead_open(out.stamp.data(), msg.sealed_stamp, out.hash, kNonceZero, key.bytes())) return false;
     mix_hash(out.hash, msg.sealed_stamp);
     return true;
 }
@@ -122,8 +122,8 @@ bool create_response(Response& msg, TransportKeys& keys, Random& random, const O
     if (!mix_dh1(chain, ephemeral.secret(), opened.remote_static.raw)) return false;
     Secret key;
     mix_psk(chain, hash, key);
-    crypto::aead_seal(msg.sealed_empty, {}, hash, kNonceZero, key.bytes);
-    crypto::hkdf2(keys.receive.bytes, keys.send.bytes, chain.bytes, {});
+    crypto::aead_seal(msg.sealed_empty, {}, hash, kNonceZero, key.bytes());
+    crypto::hkdf2(keys.receive.bytes(), keys.send.bytes(), chain.bytes(), {});
     return true;
 }
 
@@ -133,13 +133,13 @@ bool consume_response(TransportKeys& keys, const Response& msg, const InitiatorH
     Hash32 hash = state.hash;
     mix_key1(chain, msg.ephemeral);
     mix_hash(hash, msg.ephemeral);
-    if (!mix_dh1(chain, state.ephemeral.bytes, remote_ephemeral)) return false;
-    if (!mix_dh1(chain, own.secret.bytes, remote_ephemeral)) return false;
+    if (!mix_dh1(chain, state.ephemeral.bytes(), remote_ephemeral)) return false;
+    if (!mix_dh1(chain, own.secret.bytes(), remote_ephemeral)) return false;
     Secret key;
     mix_psk(chain, hash, key);
     uint8_t nothing[1];
-    if (!crypto::aead_open(nothing, msg.sealed_empty, hash, kNonceZero, key.bytes)) return false;
-    crypto::hkdf2(keys.send.bytes, keys.receive.bytes, chain.bytes, {});
+    if (!crypto::aead_open(nothing, msg.sealed_empty, hash, kNonceZero, key.bytes())) return false;
+    crypto::hkdf2(keys.send.bytes(), keys.receive.bytes(), chain.bytes(), {});
     return true;
 }
 

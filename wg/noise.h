@@ -8,7 +8,7 @@
 ///   create_initiation  ── 148 ──▶      open_static, (look the peer up), open_stamp
 ///   consume_response   ◀── 92 ──       create_response
 ///
-/// Everything secret wipes itself. Functions return false on hostile input: a weak point or a field that does not
+/// Everything secret lives in locked memory and wipes itself. Functions return false on hostile input: a weak point or a field that does not
 /// authenticate; their outputs must not be used then.
 
 #include <array>
@@ -17,6 +17,7 @@
 #include "base/crypto/crypto.h"
 #include "base/keys.h"
 #include "base/random.h"
+#include "base/secret.h"
 #include "wg/messages.h"
 
 namespace mesh::wg {
@@ -29,15 +30,7 @@ using Stamp = std::array<uint8_t, kStamp>;
 extern const Hash32 kInitialChain;
 extern const Hash32 kInitialHash;
 
-/// 32 secret bytes that are wiped when they go.
-struct Secret {
-    Key32 bytes{};
-    Secret() = default;
-    Secret(const Secret&) = default;
-    Secret& operator=(const Secret&) = default;
-    ~Secret() { wipe(); }
-    void wipe() { crypto::wipe(bytes); }
-};
+using Secret = LockedKey;
 
 /// Our own static keys.
 struct Identity {

@@ -15,7 +15,7 @@ Identity identity(uint64_t seed) {
     SeededRandom r(seed);
     const NodePrivate k = NodePrivate::generate(r);
     Identity id;
-    id.secret.bytes = k.secret();
+    id.secret.bytes() = k.secret();
     id.key = k.public_key();
     return id;
 }
@@ -55,9 +55,9 @@ TEST(Noise, BothSidesDeriveTheSameKeysAndTheResponderLearnsWhoAndWhen) {
     EXPECT_EQ(h.opened.remote_index, 0x11223344U);
     EXPECT_EQ(load_le32(h.response.receiver), 0x11223344U);
     ASSERT_TRUE(consume_response(h.keys_a, h.response, h.state, h.a));
-    EXPECT_EQ(h.keys_a.send.bytes, h.keys_b.receive.bytes);
-    EXPECT_EQ(h.keys_a.receive.bytes, h.keys_b.send.bytes);
-    EXPECT_NE(h.keys_a.receive.bytes, h.keys_a.send.bytes);
+    EXPECT_EQ(h.keys_a.send.bytes(), h.keys_b.receive.bytes());
+    EXPECT_EQ(h.keys_a.receive.bytes(), h.keys_b.send.bytes());
+    EXPECT_NE(h.keys_a.receive.bytes(), h.keys_a.send.bytes());
 }
 
 TEST(Noise, AcceptsNoInitiationWithAFlippedBit) {
@@ -99,8 +99,8 @@ TEST(Noise, RefusesWeakPoints) {
 TEST(Noise, WipedHandshakeHoldsNoSecret) {
     Handshake h;
     h.state.wipe();
-    EXPECT_EQ(h.state.ephemeral.bytes, Key32{});
-    EXPECT_EQ(h.state.chain.bytes, Key32{});
+    EXPECT_EQ(h.state.ephemeral.bytes(), Key32{});
+    EXPECT_EQ(h.state.chain.bytes(), Key32{});
     EXPECT_EQ(h.state.hash, Hash32{});
     EXPECT_FALSE(h.state.active);
 }

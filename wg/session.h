@@ -40,8 +40,8 @@ enum class Role : uint8_t { kInitiator, kResponder };
 class Session {
    public:
     Session(const TransportKeys& keys, Role role, uint32_t local_index, uint32_t remote_index, PeerId peer, Time now)
-        : send_(keys.send.bytes),
-          receive_(keys.receive.bytes),
+        : send_(keys.send.bytes()),
+          receive_(keys.receive.bytes()),
           created_(now),
           local_index_(local_index),
           remote_index_(remote_index),

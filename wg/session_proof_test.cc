@@ -12,8 +12,8 @@ TEST(SessionProof, PaddingIsZeroWhateverLayThere) {
     crypto::init();
     SeededRandom random(3);
     TransportKeys k;
-    random.fill(k.send.bytes);
-    random.fill(k.receive.bytes);
+    random.fill(k.send.bytes());
+    random.fill(k.receive.bytes());
     TransportKeys mirrored;
     mirrored.send = k.receive;
     mirrored.receive = k.send;

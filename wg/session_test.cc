@@ -15,8 +15,8 @@ struct Ends {
         crypto::init();
         SeededRandom r(7);
         TransportKeys k;
-        r.fill(k.send.bytes);
-        r.fill(k.receive.bytes);
+        r.fill(k.send.bytes());
+        r.fill(k.receive.bytes());
         TransportKeys mirrored;
         mirrored.send = k.receive;
         mirrored.receive = k.send;
@@ -168,8 +168,8 @@ TEST(Session, KeysAreGoneFromMemoryWithTheSession) {
     crypto::init();
     alignas(Session) static uint8_t place[sizeof(Session)];
     TransportKeys k;
-    k.send.bytes.fill(0xa7);
-    k.receive.bytes.fill(0xb9);
+    k.send.bytes().fill(0xa7);
+    k.receive.bytes().fill(0xb9);
     auto* s = new (place) Session(k, Role::kInitiator, 1, 2, 0, kNow);
     const auto runs = [&](uint8_t v) {
         const std::string_view all(reinterpret_cast<const char*>(place), sizeof place);

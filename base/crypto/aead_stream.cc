@@ -179,7 +179,7 @@ AeadEngine aead_engine() {
     return chosen;
 }
 
-AeadStream::AeadStream(const Key32& key, AeadEngine engine) : key_(key), functions_(functions_of(engine)) {
+AeadStream::AeadStream(const Key32& key, AeadEngine engine) : locked_(key), key_(&locked_.bytes()), functions_(functions_of(engine)) {
     CHECK(functions_ != nullptr && aead_usable(engine));
 }
 

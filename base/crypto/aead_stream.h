@@ -17,6 +17,7 @@
 
 #include "base/crypto/aead_engine.h"
 #include "base/crypto/crypto.h"
+#include "base/secret.h"
 
 namespace mesh::crypto {
 
@@ -31,7 +32,7 @@ enum class AeadEngine : uint8_t { kSodium, kAvx2, kAvx512, kCount };
 /// call, or what TAILMESH_AEAD=sodium|avx2|avx512 names, if usable. Thread-safe.
 [[nodiscard]] AeadEngine aead_engine();
 
-/// The key of one direction of one session. Wiped when it goes. Const calls may run at the same time.
+/// The key of one direction of one session. In locked memory, wiped when it goes. Const calls may run at the same time.
 class AeadStream {
    public:
     explicit AeadStream(const Key32& key) : AeadStream(key, aead_engine()) {}
@@ -39,28 +40,28 @@ class AeadStream {
     AeadStream(const Key32& key, AeadEngine engine);
     AeadStream(const AeadStream&) = delete;
     AeadStream& operator=(const AeadStream&) = delete;
-    ~AeadStream() { wipe(key_); }
 
     /// dst = plain.size() + kTagLen bytes; dst is where plain is, or does not overlap it.
     void seal(uint8_t* dst, ByteSpan plain, uint64_t counter) const {
         AeadJob job{plain.data(), dst, plain.size(), counter, false};
-        functions_->seal(key_.data(), &job, 1);
+        functions_->seal(key_->data(), &job, 1);
     }
     /// sealed ends with the tag; dst = sealed.size() - kTagLen bytes, in place or apart. False: forged or too short; dst is
     /// then as it was, or zeros.
     [[nodiscard]] bool open(uint8_t* dst, ByteSpan sealed, uint64_t counter) const {
         if (sealed.size() < kTagLen) return false;
         AeadJob job{sealed.data(), dst, sealed.size() - kTagLen, counter, false};
-        functions_->open(key_.data(), &job, 1);
+        functions_->open(key_->data(), &job, 1);
         return job.ok;
     }
     /// Any number of packets, with what seal() says for each. No two may overlap.
-    void seal(std::span<AeadJob> jobs) const { functions_->seal(key_.data(), jobs.data(), jobs.size()); }
+    void seal(std::span<AeadJob> jobs) const { functions_->seal(key_->data(), jobs.data(), jobs.size()); }
     /// Sets AeadJob::ok of each, with what open() says for each.
-    void open(std::span<AeadJob> jobs) const { functions_->open(key_.data(), jobs.data(), jobs.size()); }
+    void open(std::span<AeadJob> jobs) const { functions_->open(key_->data(), jobs.data(), jobs.size()); }
 
    private:
-    alignas(32) Key32 key_;
+    LockedKey locked_;
+    const Key32* key_;  ///< in locked_; the packet path reads it without asking
     const AeadFunctions* functions_;
 };
 

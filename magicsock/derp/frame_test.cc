@@ -167,7 +167,7 @@ TEST(DerpLogin, BoxesOpenOnlyForTheRightKeys) {
     ClientInfo info;
     info.version = 2;
     info.can_ack_pings = true;
-    info.mesh_key = std::string(64, 'a');
+    info.mesh_key.bytes().fill(0xaa);
     const Bytes sealed = *seal_client_info(info, client, server.public_key(), random);
     const auto opened = open_client_info(sealed, server);
     ASSERT_TRUE(opened);

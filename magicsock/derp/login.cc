@@ -43,7 +43,7 @@ Result<Json> open(ByteSpan sealed, const NodePublic& them, const NodePrivate& us
 Result<Bytes> seal_client_info(const ClientInfo& info, const NodePrivate& client, const NodePublic& server,
                                Random& random) {
     Json j = Json::object();
-    if (!info.mesh_key.empty()) j["meshKey"] = info.mesh_key;
+    if (!info.mesh_key.is_zero()) j["meshKey"] = hex_encode(info.mesh_key.bytes());
     j["version"] = info.version;
     j["CanAckPings"] = info.can_ack_pings;
     if (info.is_prober) j["IsProber"] = true;
@@ -57,7 +57,7 @@ Result<OpenedClientInfo> open_client_info(ByteSpan payload, const NodePrivate& s
     out.key = NodePublic::from(payload.first(kKeyLen));
     if (out.key.is_zero()) return fail(Code::kInvalid, "DERP ClientInfo with a zero key");
     TRY_ASSIGN(const Json j, open(payload.subspan(kKeyLen), out.key, server));
-    out.info.mesh_key = json::str(j, "meshKey");
+    if (!hex_decode(json::str(j, "meshKey"), out.info.mesh_key.bytes())) out.info.mesh_key.wipe();
     out.info.version = json::integer(j, "version");
     out.info.can_ack_pings = json::boolean(j, "CanAckPings");
     out.info.is_prober = json::boolean(j, "IsProber");

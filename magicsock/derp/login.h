@@ -15,7 +15,7 @@
 namespace mesh::derp {
 
 struct ClientInfo {
-    std::string mesh_key{};  ///< 64 lower-case hex digits or ""
+    LockedKey mesh_key{};  ///< zero: none; 64 lower-case hex digits on the wire
     int64_t version = 0;
     bool can_ack_pings = false;
     bool is_prober = false;

@@ -25,7 +25,7 @@ size_t queue_bytes(size_t packets) { return packets * (kFrameHeader + kKeyLen + 
 ServerSession::ServerSession(Random& random, ServerSessionConfig config, Time now)
     : random_(random),
       config_(std::move(config)),
-      control_(config_.mesh_key.empty() ? kControlBytes : kMeshControlBytes),
+      control_(config_.mesh_key.is_zero() ? kControlBytes : kMeshControlBytes),
       disco_(queue_bytes(config_.queue_packets), config_.queue_packets),
       data_(queue_bytes(config_.queue_packets), config_.queue_packets),
       deadline_(now + kLoginTimeout) {
@@ -69,8 +69,8 @@ bool ServerSession::handle_login(const Frame& f) {
     }
     key_ = opened->key;
     info_ = std::move(opened->info);
-    mesh_peer_ = !config_.mesh_key.empty() && config_.mesh_key.size() == info_.mesh_key.size() &&
-                 crypto::equal_constant_time(as_bytes(config_.mesh_key), as_bytes(info_.mesh_key));
+    mesh_peer_ = !config_.mesh_key.is_zero() && config_.mesh_key == info_.mesh_key;
+    info_.mesh_key.wipe();
     phase_ = Phase::kChecking;
     event_.kind = ServerEvent::Kind::kLogin;
     event_.key = key_;

@@ -24,7 +24,7 @@ namespace mesh::derp {
 
 struct ServerSessionConfig {
     NodePrivate server_key{};
-    std::string mesh_key{};                 ///< 64 hex digits; "" = no client is a mesh peer
+    LockedKey mesh_key{};                   ///< zero: no client is a mesh peer
     Duration write_timeout = seconds(2);  ///< no progress for that long ends the session; 0 = never
     size_t queue_packets = 32;            ///< per queue (disco, others)
 };

@@ -103,7 +103,7 @@ Bytes encode(const Message& message) {
 
 std::optional<SharedKey> SharedKey::derive(const DiscoPrivate& mine, const DiscoPublic& theirs) {
     SharedKey k;
-    if (!crypto::box_precompute(k.key_, theirs.raw, mine.secret())) return std::nullopt;
+    if (!crypto::box_precompute(k.key_.bytes(), theirs.raw, mine.secret())) return std::nullopt;
     return k;
 }
 
@@ -113,7 +113,7 @@ Bytes SharedKey::seal(const DiscoPublic& sender, ByteSpan payload, Random& rando
     std::copy(sender.raw.begin(), sender.raw.end(), out.begin() + 6);
     const MutByteSpan nonce = MutByteSpan(out).subspan(6 + 32, kNonceLen);
     random.fill(nonce);
-    crypto::box_seal(out.data() + kHeaderLen, payload, nonce.data(), key_);
+    crypto::box_seal(out.data() + kHeaderLen, payload, nonce.data(), key_.bytes());
     return out;
 }
 
@@ -122,7 +122,7 @@ std::optional<Bytes> SharedKey::open(ByteSpan datagram) const {
     Bytes out(datagram.size() - kOverhead);
     uint8_t none = 0;
     uint8_t* to = out.empty() ? &none : out.data();
-    if (!crypto::box_open(to, datagram.subspan(kHeaderLen), datagram.data() + 6 + 32, key_)) return std::nullopt;
+    if (!crypto::box_open(to, datagram.subspan(kHeaderLen), datagram.data() + 6 + 32, key_.bytes())) return std::nullopt;
     return out;
 }
 

@@ -80,10 +80,6 @@ class SharedKey {
    public:
     /// nullopt if their key is a weak point.
     [[nodiscard]] static std::optional<SharedKey> derive(const DiscoPrivate& mine, const DiscoPublic& theirs);
-    SharedKey(const SharedKey&) = default;
-    SharedKey& operator=(const SharedKey&) = default;
-    ~SharedKey() { crypto::wipe(key_); }
-
     /// The whole datagram: header and sealed payload, under a fresh random nonce.
     [[nodiscard]] Bytes seal(const DiscoPublic& sender, ByteSpan payload, Random& random) const;
     /// The payload of a datagram; nullopt if forged or too short.
@@ -91,7 +87,7 @@ class SharedKey {
 
    private:
     SharedKey() = default;
-    crypto::Key32 key_{};
+    LockedKey key_;
 };
 
 }  // namespace mesh::disco

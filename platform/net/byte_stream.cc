@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "base/check.h"
+#include "base/crypto/crypto.h"
 #include "platform/net/sockaddr.h"
 
 namespace mesh::platform {
@@ -197,7 +198,9 @@ struct ByteStream::State {
             }
             if (*n == 0 && tls->ended()) return report_end();
             if (*n == 0) break;
-            if (!call_out([&] { listener->on_bytes(buffer.first(*n)); })) return false;
+            const bool here = call_out([&] { listener->on_bytes(buffer.first(*n)); });
+            crypto::wipe(buffer.first(*n));  // the buffer stays for the life of the thread; a key may have been in it
+            if (!here) return false;
         }
         if (tls->output_size() > 0) flush();  // answers to key updates
         return true;
@@ -230,8 +233,10 @@ struct ByteStream::State {
                 if (!pump_tls()) return false;
             } else if (n == 0) {
                 return report_end();
-            } else if (!call_out([&] { listener->on_bytes(bytes); })) {
-                return false;
+            } else {
+                const bool here = call_out([&] { listener->on_bytes(bytes); });
+                crypto::wipe(bytes);
+                if (!here) return false;
             }
             if (bytes.size() < buffer.size()) return true;
         }

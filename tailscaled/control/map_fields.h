@@ -8,11 +8,13 @@
 #include <string>
 #include <string_view>
 
+#include "base/json_split.h"
 #include "base/result.h"
-#include "tailscaled/control/json_split.h"
 #include "tailscaled/netmap/node.h"
 
 namespace mesh::control {
+
+using json::is_array, json::is_null, json::is_object, json::parse_piece, json::PieceLimits, json::split_array, json::split_object;
 
 struct MapFields {
     std::string_view keep_alive, ping, pop_browser, node, derp_map, peers, peers_changed, peers_removed, patches,

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/log.h"
 
@@ -21,28 +22,25 @@ constexpr uint8_t kZeroNonce[12] = {};
 /// Noise's symmetric state (specification, section 5.2).
 struct Symmetric {
     crypto::Hash32 h = crypto::blake2s(as_bytes(kProtocol));
-    crypto::Hash32 ck = h;
+    LockedKey ck{h};
 
     void mix_hash(ByteSpan data) { h = crypto::blake2s(h, data); }
-    [[nodiscard]] bool mix_dh(crypto::Key32& key, const crypto::Key32& secret, const crypto::Key32& point) {
-        crypto::Key32 shared;
-        if (!crypto::x25519(shared, secret, point)) return false;
-        crypto::Hash32 next;
-        crypto::hkdf2(next, key, ck, shared);
-        ck = next;
-        crypto::wipe(shared);
+    [[nodiscard]] bool mix_dh(LockedKey& key, const crypto::Key32& secret, const crypto::Key32& point) {
+        LockedKey shared, next;
+        if (!crypto::x25519(shared.bytes(), secret, point)) return false;
+        crypto::hkdf2(next.bytes(), key.bytes(), ck.bytes(), shared.bytes());
+        ck = std::move(next);
         return true;
     }
-    void seal(uint8_t* out, ByteSpan plain, const crypto::Key32& key) {
-        crypto::aead_seal(out, plain, h, kZeroNonce, key);
+    void seal(uint8_t* out, ByteSpan plain, const LockedKey& key) {
+        crypto::aead_seal(out, plain, h, kZeroNonce, key.bytes());
         mix_hash({out, plain.size() + crypto::kTagLen});
     }
-    [[nodiscard]] bool open(uint8_t* out, ByteSpan sealed, const crypto::Key32& key) {
-        if (!crypto::aead_open(out, sealed, h, kZeroNonce, key)) return false;
+    [[nodiscard]] bool open(uint8_t* out, ByteSpan sealed, const LockedKey& key) {
+        if (!crypto::aead_open(out, sealed, h, kZeroNonce, key.bytes())) return false;
         mix_hash(sealed);
         return true;
     }
-    ~Symmetric() { crypto::wipe(ck); }
 };
 
 void mix_prologue(Symmetric& s, int version, const MachinePublic& server) {
@@ -56,7 +54,6 @@ tl::unexpected<Error> weak_key() { return fail(Code::kDenied, "the peer's key is
 
 NoiseInitiator::NoiseInitiator(const MachinePrivate& machine, const MachinePublic& server, int version)
     : machine_(machine), server_(server), version_(version) {}
-NoiseInitiator::~NoiseInitiator() { crypto::wipe(ck_); }
 
 Result<std::array<uint8_t, kInitiationLen>> NoiseInitiator::start(Random& random) {
     ephemeral_ = MachinePrivate::generate(random);
@@ -70,12 +67,11 @@ Result<std::array<uint8_t, kInitiationLen>> NoiseInitiator::start(Random& random
     const MachinePublic e = ephemeral_.public_key();
     std::copy(e.raw.begin(), e.raw.end(), out.begin() + 5);
     s.mix_hash(e.bytes());
-    crypto::Key32 key;
+    LockedKey key;
     if (!s.mix_dh(key, ephemeral_.secret(), server_.raw)) return weak_key();
     s.seal(&out[37], machine_.public_key().bytes(), key);
     if (!s.mix_dh(key, machine_.secret(), server_.raw)) return weak_key();
     s.seal(&out[85], {}, key);
-    crypto::wipe(key);
     h_ = s.h;
     ck_ = s.ck;
     return out;
@@ -90,15 +86,14 @@ Result<NoiseKeys> NoiseInitiator::finish(ByteSpan response) {
     crypto::Key32 e{};
     std::copy_n(response.begin() + 3, 32, e.begin());
     s.mix_hash(e);
-    crypto::Key32 key;
+    LockedKey key;
     if (!s.mix_dh(key, ephemeral_.secret(), e)) return weak_key();
     if (!s.mix_dh(key, machine_.secret(), e)) return weak_key();
     uint8_t nothing[1];
     if (!s.open(nothing, response.subspan(35), key))
         return fail(Code::kDenied, "the server does not hold the key it announced");
-    crypto::wipe(key);
     NoiseKeys keys;
-    crypto::hkdf2(keys.send, keys.receive, s.ck, {});
+    crypto::hkdf2(keys.send.bytes(), keys.receive.bytes(), s.ck.bytes(), {});
     keys.handshake_hash = s.h;
     return keys;
 }
@@ -113,7 +108,7 @@ Result<NoiseAccepted> noise_accept(ByteSpan initiation, const MachinePrivate& se
     crypto::Key32 e{};
     std::copy_n(initiation.begin() + 5, 32, e.begin());
     s.mix_hash(e);
-    crypto::Key32 key;
+    LockedKey key;
     if (!s.mix_dh(key, server.secret(), e)) return weak_key();
     if (!s.open(out.machine.raw.data(), initiation.subspan(37, 48), key))
         return fail(Code::kDenied, "initiation was made for another server key or version");
@@ -131,15 +126,9 @@ Result<NoiseAccepted> noise_accept(ByteSpan initiation, const MachinePrivate& se
     if (!s.mix_dh(key, mine.secret(), e)) return weak_key();
     if (!s.mix_dh(key, mine.secret(), out.machine.raw)) return weak_key();
     s.seal(&out.response[35], {}, key);
-    crypto::wipe(key);
-    crypto::hkdf2(out.keys.receive, out.keys.send, s.ck, {});
+    crypto::hkdf2(out.keys.receive.bytes(), out.keys.send.bytes(), s.ck.bytes(), {});
     out.keys.handshake_hash = s.h;
     return out;
-}
-
-NoiseStream::~NoiseStream() {
-    crypto::wipe(keys_.send);
-    crypto::wipe(keys_.receive);
 }
 
 Status NoiseStream::seal(ByteSpan plain, Bytes& wire) {
@@ -157,7 +146,7 @@ Status NoiseStream::seal(ByteSpan plain, Bytes& wire) {
         store_be16(&wire[at + 1], static_cast<uint16_t>(sealed));
         uint8_t nonce[12];
         crypto::nonce_be(nonce, send_nonce_++);
-        crypto::aead_seal(&wire[at + 3], part, {}, nonce, keys_.send);
+        crypto::aead_seal(&wire[at + 3], part, {}, nonce, keys_.send.bytes());
     }
     return {};
 }
@@ -202,7 +191,7 @@ Status NoiseStream::open_frame(ByteSpan frame, Bytes& plain) {
     const size_t at = plain.size();
     plain.resize(at + sealed.size() - crypto::kTagLen);
     uint8_t none[1];
-    if (!crypto::aead_open(plain.size() > at ? &plain[at] : none, sealed, {}, nonce, keys_.receive)) {
+    if (!crypto::aead_open(plain.size() > at ? &plain[at] : none, sealed, {}, nonce, keys_.receive.bytes())) {
         plain.resize(at);
         dead_ = true;
         return fail(Code::kDenied, "forged Noise record");

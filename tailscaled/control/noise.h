@@ -19,6 +19,7 @@
 #include "base/keys.h"
 #include "base/random.h"
 #include "base/result.h"
+#include "base/secret.h"
 
 namespace mesh::control {
 
@@ -29,8 +30,7 @@ inline constexpr size_t kMaxRecordPlain = kMaxRecordFrame - 3 - crypto::kTagLen;
 
 /// The keys that a finished handshake leaves behind.
 struct NoiseKeys {
-    crypto::Key32 send{};
-    crypto::Key32 receive{};
+    LockedKey send, receive;
     crypto::Hash32 handshake_hash{};  ///< channel binding; nothing on the wire uses it
 };
 
@@ -38,7 +38,6 @@ struct NoiseKeys {
 class NoiseInitiator {
    public:
     NoiseInitiator(const MachinePrivate& machine, const MachinePublic& server, int version);
-    ~NoiseInitiator();
     /// The initiation; an error only if the server key is a weak point.
     [[nodiscard]] Result<std::array<uint8_t, kInitiationLen>> start(Random& random);
     [[nodiscard]] Result<NoiseKeys> finish(ByteSpan response);
@@ -48,7 +47,8 @@ class NoiseInitiator {
     MachinePublic server_;
     int version_;
     MachinePrivate ephemeral_;
-    crypto::Hash32 h_{}, ck_{};
+    crypto::Hash32 h_{};
+    LockedKey ck_;
 };
 
 /// What a server reads from an initiation before it answers.
@@ -65,7 +65,6 @@ struct NoiseAccepted {
 class NoiseStream {
    public:
     explicit NoiseStream(const NoiseKeys& keys) : keys_(keys) {}
-    ~NoiseStream();
     NoiseStream(const NoiseStream&) = delete;
     NoiseStream& operator=(const NoiseStream&) = delete;
 

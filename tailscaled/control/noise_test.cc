@@ -72,8 +72,8 @@ NoiseKeys client_keys() {
 TEST(NoiseVectors, ClientMakesTheInitiationAndTheSameKeys) {
     const NoiseKeys keys = client_keys();
     EXPECT_EQ(hex_encode(keys.handshake_hash), kHash);
-    EXPECT_EQ(hex_encode(keys.send), kSendKey);
-    EXPECT_EQ(hex_encode(keys.receive), kReceiveKey);
+    EXPECT_EQ(hex_encode(keys.send.bytes()), kSendKey);
+    EXPECT_EQ(hex_encode(keys.receive.bytes()), kReceiveKey);
 }
 
 TEST(NoiseVectors, ServerReadsTheInitiationAndMakesTheResponse) {
@@ -83,8 +83,8 @@ TEST(NoiseVectors, ServerReadsTheInitiationAndMakesTheResponse) {
     EXPECT_EQ(hex_encode(a.machine.raw), kClientPub);
     EXPECT_EQ(hex_encode(a.response), kResponse);
     EXPECT_EQ(hex_encode(a.keys.handshake_hash), kHash);
-    EXPECT_EQ(hex_encode(a.keys.send), kReceiveKey);
-    EXPECT_EQ(hex_encode(a.keys.receive), kSendKey);
+    EXPECT_EQ(hex_encode(a.keys.send.bytes()), kReceiveKey);
+    EXPECT_EQ(hex_encode(a.keys.receive.bytes()), kSendKey);
 }
 
 TEST(NoiseVectors, RecordsAreSealedAndOpened) {
@@ -190,7 +190,7 @@ TEST(NoiseStream, AnEmptyRecordIsSkipped) {
     store_be16(&wire[1], 16);
     uint8_t nonce[12] = {};
     const NoiseKeys keys = client_keys();
-    crypto::aead_seal(&wire[3], {}, {}, nonce, keys.receive);
+    crypto::aead_seal(&wire[3], {}, {}, nonce, keys.receive.bytes());
     NoiseStream s(keys);
     Bytes plain;
     EXPECT_TRUE(s.open(wire, plain));

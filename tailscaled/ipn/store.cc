@@ -14,27 +14,27 @@ Result<StateStore> StateStore::parse(std::string_view file) {
         if (!value.is_string()) return fail(Code::kInvalid, "the state entry " + key + " is not a string");
         const auto raw = base64_decode(value.get<std::string>());
         if (!raw) return fail(Code::kInvalid, "the state entry " + key + " is not base64");
-        out.entries_[key] = std::string(as_text(*raw));
+        out.entries_[key] = LockedText(as_text(*raw));
     }
     return out;
 }
 
 std::string StateStore::serialize() const {
     Json j = Json::object();
-    for (const auto& [key, value] : entries_) j[key] = base64_encode(as_bytes(value));
+    for (const auto& [key, value] : entries_) j[key] = base64_encode(as_bytes(value.view()));
     return json::dump(j, "  ");
 }
 
 std::optional<std::string> StateStore::get(const std::string& key) const {
     const auto it = entries_.find(key);
     if (it == entries_.end()) return std::nullopt;
-    return it->second;
+    return std::string(it->second.view());
 }
 
-bool StateStore::set(const std::string& key, std::string value) {
+bool StateStore::set(const std::string& key, std::string_view value) {
     auto [it, fresh] = entries_.try_emplace(key);
-    if (!fresh && it->second == value) return false;
-    it->second = std::move(value);
+    if (!fresh && it->second.view() == value) return false;
+    it->second = LockedText(value);
     return true;
 }
 

@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "base/result.h"
+#include "base/secret.h"
 
 namespace mesh::ipn {
 
@@ -23,12 +24,13 @@ class StateStore {
 
     [[nodiscard]] std::optional<std::string> get(const std::string& key) const;
     /// True if the content changed.
-    bool set(const std::string& key, std::string value);
+    bool set(const std::string& key, std::string_view value);
     bool erase(const std::string& key);
     [[nodiscard]] bool empty() const { return entries_.empty(); }
 
    private:
-    std::map<std::string, std::string> entries_;
+    // Some values hold keys.
+    std::map<std::string, LockedText> entries_;
 };
 
 }  // namespace mesh::ipn

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
-#include "tailscaled/control/json_split.h"
+#include "base/json_split.h"
 
 #include <fmt/format.h>
 
 #include <array>
 
-namespace mesh::control {
+namespace mesh::json {
 namespace {
 
 constexpr size_t kMaxDepth = 64;
@@ -142,4 +142,4 @@ Result<Json> parse_piece(std::string_view value, const PieceLimits& limits) {
     return json::parse(value, limits.bytes);
 }
 
-}  // namespace mesh::control
+}  // namespace mesh::json

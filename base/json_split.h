@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
-/// Cuts large JSON texts into the pieces that are then parsed one by one, so that a map of 10,000 peers never exists as a
-/// tree. Linear in the length of the text and without memory of its own, whatever a server sends.
+/// Cuts large JSON texts into the pieces that are then parsed one by one, so that a map or status of 10,000 peers never exists
+/// as a tree. Linear in the length of the text and without memory of its own, whatever a server sends.
 
 #include <functional>
 #include <string_view>
@@ -9,7 +9,7 @@
 #include "base/json.h"
 #include "base/result.h"
 
-namespace mesh::control {
+namespace mesh::json {
 
 /// Limits of one piece: text length, and members of any object in it (objects keep their order, so that looking for a
 /// member is linear in their number).
@@ -30,4 +30,4 @@ struct PieceLimits {
 /// Parses one piece.
 [[nodiscard]] Result<Json> parse_piece(std::string_view value, const PieceLimits& limits = {});
 
-}  // namespace mesh::control
+}  // namespace mesh::json
