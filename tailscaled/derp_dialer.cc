@@ -17,6 +17,7 @@ using derp::Reach;
 namespace {
 constexpr Duration kLoginTimeout = seconds(10);
 constexpr Duration kRetryMax = seconds(5);
+constexpr Duration kStable = seconds(10);  // a connection that lasted this long was a good one
 
 platform::DialOptions::Family families(const DerpNode& node) {
     using F = platform::DialOptions::Family;
@@ -161,8 +162,16 @@ void DerpDialer::set_map(std::shared_ptr<const derp::DerpMap> map) { map_ = std:
 void DerpDialer::want(int region) {
     if (node_key_.is_zero() || !map_ || !map_->region(region)) return;
     auto [it, fresh] = regions_.try_emplace(region);
-    if (!fresh && (it->second.attempt || (it->second.retry && it->second.retry->armed()))) return;
-    begin(region);
+    Region& state = it->second;
+    if (!fresh && (state.attempt || (state.retry && state.retry->armed()))) return;
+    // A relay that lets us in and hangs up is as good as one that does not let us in.
+    const bool lasted = dialer_.loop().now() - state.connected_at >= kStable;
+    if (!state.connected_at.is_zero()) state.failures = lasted ? 0 : state.failures + 1;
+    state.connected_at = {};
+    if (state.failures == 0)
+        begin(region);
+    else
+        retry_later(region, state);
 }
 
 void DerpDialer::begin(int region) {
@@ -183,18 +192,22 @@ void DerpDialer::failed(int region, const std::string& why) {
     // The attempt is on the stack: let it go in a later turn.
     dialer_.loop().post([old = std::shared_ptr<Attempt>(std::move(state.attempt))] {});
     ++state.failures;
-    const int64_t base_ms = std::min<int64_t>(kRetryMax.millis(), 50LL * state.failures * state.failures);
+    retry_later(region, state);
+    on_failure_(region, why);
+}
+
+void DerpDialer::retry_later(int region, Region& state) {
+    const int64_t base_ms = std::min(kRetryMax.millis(), 50 * state.failures * state.failures);
     const auto jitter = static_cast<int64_t>(random_.below(1001));
     if (!state.retry) state.retry = std::make_unique<platform::Timer>(dialer_.loop(), [this, region] { begin(region); });
     state.retry->set_after(milliseconds(base_ms / 2 + base_ms * jitter / 1000));
-    on_failure_(region, why);
 }
 
 void DerpDialer::done(int region, DerpLink link) {
     const auto it = regions_.find(region);
     if (it == regions_.end()) return;
     dialer_.loop().post([old = std::shared_ptr<Attempt>(std::move(it->second.attempt))] {});
-    regions_.erase(it);
+    it->second.connected_at = dialer_.loop().now();
     on_link_(std::move(link));
 }
 

@@ -51,9 +51,11 @@ class DerpDialer {
     struct Region {
         std::unique_ptr<Attempt> attempt;
         std::unique_ptr<platform::Timer> retry;
-        unsigned failures = 0;
+        int64_t failures = 0;
+        Time connected_at;  ///< zero: not since the last want()
     };
     void begin(int region);
+    void retry_later(int region, Region& state);
     void failed(int region, const std::string& why);
     void done(int region, DerpLink link);
     [[nodiscard]] bool may_be_plain(const derp::DerpNode& node) const;

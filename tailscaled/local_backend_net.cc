@@ -250,7 +250,7 @@ void LocalBackend::on_derp_lost(int region, const std::string& why) {
     live_derps_.erase(region);
     if (!why.empty()) log::info("magicsock: derp-{} lost: {}", region, log::printable(why, 1024));
     if (region != home_derp_) {
-        derp_dialer_->forget(region);
+        if (why.empty()) derp_dialer_->forget(region);  // not wanted any more
         derp_problems_.erase(region);
     }
     publish_health();

@@ -12,7 +12,6 @@ namespace {
 constexpr Duration kDerpIdle = seconds(60);       // non-home connections close after this long without a send
 constexpr Duration kDialPatience = seconds(20);   // packets for a relay that does not answer are dropped then
 constexpr size_t kWaitingBytes = 64 << 10;
-constexpr Duration kHomeCheckGap = seconds(5);    // between net checks because the home relay cannot be reached
 constexpr int kTunBatchesPerTurn = 4;
 }  // namespace
 
@@ -35,6 +34,7 @@ class PacketLoop::DerpConn final : public platform::ByteStream::Listener {
 
     void on_bytes(MutByteSpan bytes) override {
         session_->feed(bytes, owner_.loop_.now());
+        owner_.plane_.sock().derp_heard(region_, owner_.loop_.now());
         owner_.derp_bytes(*this);
         owner_.finish_turn();
     }
@@ -44,7 +44,9 @@ class PacketLoop::DerpConn final : public platform::ByteStream::Listener {
     }
     void on_drained() override { pump(); }
     void on_timer() {
+        const bool was_silent = session_->silent();
         session_->handle_timeout(owner_.loop_.now());
+        if (!was_silent && session_->silent()) owner_.plane_.sock().derp_in_doubt(region_, owner_.loop_.now());
         owner_.derp_bytes(*this);
         owner_.finish_turn();
     }
@@ -373,11 +375,7 @@ void PacketLoop::adopt_derp(DerpLink link) {
 void PacketLoop::derp_failed(int region) {
     const Time now = loop_.now();
     plane_.sock().derp_state(region, false, now);
-    if (region == home_derp_ && (restun_for_home_.is_zero() || now - restun_for_home_ >= kHomeCheckGap)) {
-        // It may be gone for good: look for another now, not when the next regular check is due.
-        restun_for_home_ = now;
-        plane_.sock().restun(now);
-    }
+    plane_.sock().derp_unreachable(region, now);
     const auto it = waiting_.find(region);
     if (it == waiting_.end()) return finish_turn();
     // The dialer goes on trying for as long as somebody has something to send, or it is home.
@@ -396,9 +394,7 @@ void PacketLoop::close_derp() {
 void PacketLoop::derp_bytes(DerpConn& conn) {
     const Time now = loop_.now();
     const int region = conn.region_;
-    bool heard = false;
     while (const derp::Event* e = conn.session_->next_event(now)) {
-        heard = true;
         switch (e->kind) {
             case derp::Event::Kind::kPacket:
                 plane_.receive_derp(region, e->key, e->packet, now);
@@ -416,7 +412,6 @@ void PacketLoop::derp_bytes(DerpConn& conn) {
                 break;
         }
     }
-    if (!heard) plane_.sock().derp_heard(region, now);
     dirty_derps_.insert(region);
 }
 
@@ -428,6 +423,7 @@ void PacketLoop::derp_closed(int region, const std::string& why) {
     derps_.erase(it);
     dirty_derps_.erase(region);
     plane_.sock().derp_state(region, false, loop_.now());
+    if (!why.empty()) plane_.sock().derp_in_doubt(region, loop_.now());
     tell([region, why](Engine::Listener& l) { l.on_derp_lost(region, why); });
     if (region == home_derp_) want_home();
 }

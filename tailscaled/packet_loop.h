@@ -105,7 +105,6 @@ class PacketLoop final : private dataplane::Kernel, private dataplane::Events, p
     bool running_ = false;
     bool have_v4_ = true, have_v6_ = false;
     int home_derp_ = 0;
-    Time restun_for_home_;  ///< last net check because the home relay was down
     NodePublic node_;
     std::map<int, std::unique_ptr<DerpConn>> derps_;
     std::map<int, Waiting> waiting_;

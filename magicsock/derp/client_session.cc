@@ -13,7 +13,8 @@ namespace {
 constexpr Duration kLoginTimeout = seconds(10);
 constexpr Duration kReadTimeout = seconds(120);  // the server says something at least every 65 s
 // Under traffic 120 s are too long to notice a dead relay: ask after 3 s of silence, give up 10 s later.
-constexpr Duration kAskAfter = seconds(3);
+constexpr Duration kAskAfter = milliseconds(1500);
+constexpr Duration kDoubtAfter = seconds(1);
 constexpr Duration kAnswerWithin = seconds(10);
 constexpr size_t kRecord = 16384;
 constexpr size_t kMaxControl = 64U << 10;
@@ -68,6 +69,7 @@ void ClientSession::commit(size_t n, Time now) {
     reader_.commit(n);
     last_rx_ = now;
     first_unanswered_tx_ = {};
+    silent_ = false;
 }
 
 void ClientSession::feed(ByteSpan bytes, Time now) {
@@ -75,6 +77,7 @@ void ClientSession::feed(ByteSpan bytes, Time now) {
     reader_.append(bytes);
     last_rx_ = now;
     first_unanswered_tx_ = {};
+    silent_ = false;
 }
 
 void ClientSession::closed(std::string why) {
@@ -329,7 +332,7 @@ Time ClientSession::next_timeout() const {
     if (!got_server_info_) return started_ + kLoginTimeout;
     Time t = last_rx_ + kReadTimeout;
     if (!ping_sent_.is_zero())
-        t = min(t, ping_sent_ + kAnswerWithin);
+        t = min(t, ping_sent_ + (silent_ || last_rx_ >= ping_sent_ ? kAnswerWithin : kDoubtAfter));
     else if (!first_unanswered_tx_.is_zero())
         t = min(t, first_unanswered_tx_ + kAskAfter);
     return t;
@@ -347,6 +350,8 @@ void ClientSession::handle_timeout(Time now) {
     }
     if (ping_sent_.is_zero()) {
         queue_ping(now);
+    } else if (last_rx_ < ping_sent_ && now < ping_sent_ + kAnswerWithin) {
+        silent_ = true;
     } else if (last_rx_ < ping_sent_) {
         die(Code::kTimeout, "relay does not answer");
         return;

@@ -30,7 +30,7 @@ struct ClientConfig {
     NodePrivate node_key{};
     bool can_ack_pings = true;
     bool is_prober = false;
-    std::string mesh_key{};  ///< 64 hex digits or ""
+    LockedKey mesh_key{};  ///< zero: none
     size_t data_queue_bytes = 256 << 10;
     size_t disco_queue_bytes = 32 << 10;
 };
@@ -112,6 +112,8 @@ class ClientSession {
     [[nodiscard]] bool failed() const { return phase_ == Phase::kDead; }
     [[nodiscard]] const NodePublic& server_key() const { return server_key_; }
     [[nodiscard]] Time last_received() const { return last_rx_; }
+    /// We sent something and asked, and for 2.5 s nothing at all came back. It may still be slow; at 11.5 s it is dead.
+    [[nodiscard]] bool silent() const { return silent_; }
     [[nodiscard]] size_t queued_bytes() const;
     [[nodiscard]] const ClientStats& stats() const { return stats_; }
 
@@ -160,6 +162,7 @@ class ClientSession {
     Time last_rx_;
     Time first_unanswered_tx_;  // zero: heard something since we last sent
     Time ping_sent_;            // zero: none under way
+    bool silent_ = false;
     uint64_t ping_id_ = 0;
 
     double tokens_ = 0;

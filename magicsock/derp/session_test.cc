@@ -357,14 +357,23 @@ TEST(DerpSession, ASilentRelayIsNoticedUnderTraffic) {
     EXPECT_EQ(p.client.next_timeout(), p.now + seconds(120));
     p.client.send(p.peer, Bytes(10, 1), p.now);
     (void)p.take_client();
-    EXPECT_EQ(p.client.next_timeout(), p.now + seconds(3));
+    EXPECT_EQ(p.client.next_timeout(), p.now + milliseconds(1500));
     p.now = p.client.next_timeout();
     p.client.handle_timeout(p.now);
     const Bytes ping = p.take_client();
     ASSERT_EQ(ping.size(), 13U);
     EXPECT_EQ(ping[0], 0x12);
+    const Time asked = p.now;
+    p.now = p.client.next_timeout();
+    EXPECT_FALSE(p.client.silent());
+    p.client.handle_timeout(p.now);
+    EXPECT_EQ(p.now, asked + seconds(1));
+    EXPECT_TRUE(p.client.silent()) << "in doubt, but not given up";
+    p.drain_client();
+    EXPECT_TRUE(p.events.empty());
     p.now = p.client.next_timeout();
     p.client.handle_timeout(p.now);
+    EXPECT_EQ(p.now, asked + seconds(10));
     p.drain_client();
     EXPECT_EQ(p.events, std::vector<Kind>{Kind::kError});
     EXPECT_EQ(p.error, "relay does not answer");
@@ -382,6 +391,7 @@ TEST(DerpSession, AnythingHeardKeepsTheSessionAlive) {
         p.client.handle_timeout(p.now);
         p.client.feed(keepalive, p.now);
         p.drain_client();
+        EXPECT_FALSE(p.client.silent());
     }
     EXPECT_TRUE(p.events.empty()) << p.error;
 }

@@ -32,6 +32,7 @@ constexpr size_t kMaxHistory = 64;
 constexpr Duration kHomeGain = milliseconds(10);
 constexpr Duration kHeardRecently = seconds(8);
 constexpr Duration kHeardLongAgo = seconds(120);
+constexpr Duration kUnreachableFor = minutes(5);
 
 /// The node can be asked by STUN over that family, as far as the map says.
 bool may_probe(const DerpNode& n, bool v6) {
@@ -125,6 +126,7 @@ void Netcheck::start(const StartOptions& options, Time now) {
     if (!run.options.map) run.options.map = std::make_shared<DerpMap>();
     run.started = now;
     run.full = wants_full(run.options, now);
+    run.https_asked = options.udp_only && last_ && !run.full;
     run.report.now = options.wall;
     run.report.os_has_ipv6 = options.os_has_ipv6;
     finished_.reset();
@@ -355,6 +357,14 @@ void Netcheck::set_captive_portal(std::optional<bool> found) { captive_ = found;
 
 void Netcheck::heard_derp(int region, Time now) {
     if (heard_.size() < 4096 || heard_.contains(region)) heard_[region] = now;
+    unreachable_.erase(region);
+}
+
+void Netcheck::doubt_derp(int region) { heard_.erase(region); }
+
+void Netcheck::derp_unreachable(int region, Time now) {
+    doubt_derp(region);
+    if (unreachable_.size() < 4096 || unreachable_.contains(region)) unreachable_[region] = now;
 }
 
 std::optional<Report> Netcheck::take_report() { return std::exchange(finished_, std::nullopt); }
@@ -434,10 +444,17 @@ void Netcheck::handle_timeout(Time now) {
 
 int Netcheck::choose_home(const Report& report, Time started, Time now) const {
     const DerpMap& map = *run_->options.map;
-    const auto usable = [&](int id) {
+    const auto allowed = [&](int id) {
         const DerpRegion* r = map.region(id);
         return r && !r->no_measure_no_home;
     };
+    const auto reachable = [&](int id) {
+        const auto it = unreachable_.find(id);
+        return it == unreachable_.end() || now - it->second >= kUnreachableFor;
+    };
+    const bool any_reachable = std::any_of(report.region_latency.begin(), report.region_latency.end(),
+                                           [&](const auto& e) { return allowed(e.first) && reachable(e.first); });
+    const auto usable = [&](int id) { return allowed(id) && (reachable(id) || !any_reachable); };
     const auto heard_since = [&](int id, Time since) {
         const auto it = heard_.find(id);
         return it != heard_.end() && it->second >= since;
@@ -476,6 +493,15 @@ int Netcheck::choose_home(const Report& report, Time started, Time now) const {
 void Netcheck::finish(Time now) {
     Run& run = *run_;
     Report& r = run.report;
+    if (run.options.udp_only && !run.full && !r.udp && last_) {
+        const WallTime wall = r.now;
+        r = *last_;
+        r.now = wall;
+        r.preferred_derp = home_;
+        finished_ = std::move(r);
+        run_.reset();
+        return;
+    }
     r.ipv4_can_send = run.sent_v4 > 0;
     r.ipv6_can_send = run.sent_v6 > 0;
     if (!r.udp) {

@@ -61,6 +61,8 @@ struct StartOptions {
     bool have_v6 = false;
     bool os_has_ipv6 = false;
     bool full = false;          ///< ask for a full report
+    /// Only whether UDP works by now: no HTTPS; without an answer the last report is given again. Not with `full`.
+    bool udp_only = false;
     int force_preferred = 0;    ///< 0 = choose
     /// Once some region has answered and all probes are out, wait at least this long for the silent ones.
     Duration patience = milliseconds(1000);
@@ -104,6 +106,10 @@ class Netcheck {
     void set_captive_portal(std::optional<bool> found);
     /// A frame came from that region's relay: it counts as accessible (home is kept).
     void heard_derp(int region, Time now);
+    /// Its connection broke or fell silent: what was heard before says nothing any more.
+    void doubt_derp(int region);
+    /// It cannot be connected to, whatever STUN says: for 5 min or until it is heard it becomes home only if there is nothing else.
+    void derp_unreachable(int region, Time now);
     /// Our home changed by other means (or was read from a file).
     void set_home(int region) { home_ = region; }
     [[nodiscard]] int home() const { return home_; }
@@ -156,6 +162,7 @@ class Netcheck {
     std::vector<int> last_regions_;
     std::deque<History> history_;
     std::map<int, Time> heard_;
+    std::map<int, Time> unreachable_;  // since when
     std::map<std::string, Resolved> names_;
     std::map<stun::TxId, Sent> sent_;  // requests in flight, of this report and late ones of the one before
     Time last_full_;

@@ -361,6 +361,54 @@ TEST(Netcheck, AHomeThatIsHeardIsKept) {
     EXPECT_EQ(lab.run(regions(2))->preferred_derp, 2) << "silent for a minute";
 }
 
+TEST(Netcheck, AHomeThatCannotBeConnectedToIsLeftThoughItsStunAnswers) {
+    Lab lab;
+    lab.latency = [](const Endpoint& to) { return milliseconds(to.addr.bytes()[3] * 40); };
+    ASSERT_EQ(lab.run(regions(2))->preferred_derp, 1);
+    lab.check.heard_derp(1, lab.now);
+    lab.check.derp_unreachable(1, lab.now);
+    EXPECT_EQ(lab.run(regions(2))->preferred_derp, 2);
+    lab.check.derp_unreachable(2, lab.now);
+    EXPECT_EQ(lab.run(regions(2))->preferred_derp, 1) << "both: the faster one";
+    lab.check.heard_derp(2, lab.now);
+    EXPECT_EQ(lab.run(regions(2))->preferred_derp, 2);
+    lab.now = lab.now + minutes(6);
+    EXPECT_EQ(lab.run(regions(2))->preferred_derp, 1) << "forgotten";
+}
+
+TEST(Netcheck, AHomeInDoubtWhoseStunIsSilentIsLeftThoughItWasHeardLately) {
+    Lab lab;
+    lab.latency = [](const Endpoint& to) { return milliseconds(to.addr.bytes()[3] * 10); };
+    ASSERT_EQ(lab.run(regions(2))->preferred_derp, 1);
+    lab.latency = [](const Endpoint& to) { return to.addr.bytes()[3] == 1 ? std::nullopt : std::optional(milliseconds(20)); };
+    lab.check.heard_derp(1, lab.now);
+    EXPECT_EQ(lab.run(regions(2))->preferred_derp, 1);
+    lab.check.doubt_derp(1);
+    EXPECT_EQ(lab.run(regions(2))->preferred_derp, 2);
+}
+
+TEST(Netcheck, AskingOnlyForUdpKeepsTheReportAndNeverAsksByHttps) {
+    Lab lab;
+    lab.latency = [](const Endpoint&) { return std::nullopt; };
+    lab.on_turn = [&] {
+        for (const int r : std::exchange(lab.https, {})) lab.check.https_latency(r, milliseconds(30 * r), Addr::Family::kV4, lab.now);
+    };
+    const auto before = lab.run(regions(2));
+    ASSERT_EQ(before->preferred_derp, 1);
+    size_t asked = 0;
+    lab.on_turn = [&] { asked += lab.https.size(); };
+    const auto still = lab.run(regions(2), {.udp_only = true});
+    EXPECT_EQ(asked, 0U);
+    EXPECT_FALSE(still->udp);
+    EXPECT_EQ(still->region_latency, before->region_latency);
+    EXPECT_EQ(still->preferred_derp, 1);
+    EXPECT_LE(lab.took(), milliseconds(1500));
+    lab.latency = [](const Endpoint&) { return milliseconds(10); };
+    const auto open = lab.run(regions(2), {.udp_only = true});
+    EXPECT_TRUE(open->udp);
+    EXPECT_TRUE(open->global_v4.is_valid());
+}
+
 TEST(Netcheck, WithoutAnyAnswerHomeIsKeptIfHeardWithinTwoMinutes) {
     Lab lab;
     lab.check.set_home(2);

@@ -14,6 +14,7 @@ constexpr size_t kMaxSourcesPerPeer = 16;
 constexpr PeerId kMaxPeerId = 1 << 20;
 // At most so often is the network measured because paths die.
 constexpr Duration kNetcheckAfterSilence = seconds(5);
+constexpr Duration kWholeNetcheckEvery = seconds(20);  // while UDP does not work
 // Foreign WireGuard peers: how long an address is kept after something came from it, and after a mere guess.
 constexpr Duration kFixedAfterReceive = seconds(5);
 constexpr Duration kFixedAfterChoice = seconds(1);
@@ -417,7 +418,7 @@ void Magicsock::handle_timeout(Time now) {
     }
     if (now >= restun_at_) {
         restun_at_ = Time::never();
-        if (recently_active(now)) start_netcheck(false, now);
+        if (recently_active(now)) start_netcheck(false, now, udp_blocked() && now - last_whole_netcheck_ < kWholeNetcheckEvery);
     }
     if (now >= endpoints_expire_) refresh_endpoints(now);
     expire_pings(now);

@@ -131,6 +131,10 @@ class Magicsock {
     /// Authenticated data came from there. Once per batch.
     void wg_received(PeerId peer, const Source& source, Time now);
     void derp_state(int region, bool connected, Time now);
+    /// The connection broke or fell silent. Home is looked for anew.
+    void derp_in_doubt(int region, Time now);
+    /// An attempt to connect failed. Home moves elsewhere if there is another region.
+    void derp_unreachable(int region, Time now);
     void derp_peer_gone(int region, const NodePublic& peer, int reason, Time now);
     /// Any frame of that relay, also keepalives: it is alive. receive_derp() implies it.
     void derp_heard(int region, Time now);
@@ -209,7 +213,8 @@ class Magicsock {
     void drop_pings_of(PeerId peer);
     void expire_pings(Time now);
 
-    void start_netcheck(bool full, Time now);
+    void start_netcheck(bool full, Time now, bool udp_only = false);
+    [[nodiscard]] bool udp_blocked() const;
     void pump_netcheck(Time now);
     void finish_netcheck(const netcheck::Report& report, Time now);
     void set_home(int region);
@@ -247,6 +252,8 @@ class Magicsock {
     bool restun_pending_ = false;
     bool full_pending_ = false;
     Time last_netcheck_;           // when the last one ended
+    Time last_whole_netcheck_;     // when the last one began that was not about UDP only
+    Time home_checked_;            // last net check because the home relay could not be reached
     Time restun_at_ = Time::never();
     Time endpoints_expire_ = Time::never();
     Time last_any_send_;

@@ -10,6 +10,11 @@ namespace {
 
 constexpr Duration kRestunMin = seconds(20);
 constexpr uint32_t kRestunSpreadMs = 6000;
+// While UDP does not work: three STUN requests per region, so that a firewall that opens is noticed.
+constexpr Duration kUdpCheckMin = milliseconds(2500);
+constexpr uint32_t kUdpCheckSpreadMs = 1000;
+// Between net checks because the home relay cannot be reached.
+constexpr Duration kHomeCheckGap = seconds(5);
 
 }  // namespace
 
@@ -86,16 +91,36 @@ bool Magicsock::recently_active(Time now) const {
 // The first send after a rest.
 void Magicsock::resume_restun(Time now) {
     if (!derp_map_ || !network_.up) return;
-    restun_at_ = max(now, last_netcheck_ + kRestunMin);
+    restun_at_ = max(now, last_netcheck_ + (udp_blocked() ? kUdpCheckMin : kRestunMin));
 }
 
-void Magicsock::start_netcheck(bool full, Time now) {
+bool Magicsock::udp_blocked() const {
+    const netcheck::Report* last = netcheck_.last_report();
+    return last != nullptr && !last->udp && (last->ipv4_can_send || last->ipv6_can_send);
+}
+
+void Magicsock::derp_in_doubt(int region, Time now) {
+    netcheck_.doubt_derp(region);
+    if (region == home_) restun(now);
+}
+
+void Magicsock::derp_unreachable(int region, Time now) {
+    netcheck_.derp_unreachable(region, now);
+    if (region != home_ || (!home_checked_.is_zero() && now - home_checked_ < kHomeCheckGap)) return;
+    // It may be gone for good: look for another now, not when the next regular check is due.
+    home_checked_ = now;
+    restun(now);
+}
+
+// `udp_only`: everything else was asked lately.
+void Magicsock::start_netcheck(bool full, Time now, bool udp_only) {
     if (!derp_map_ || !network_.up) {
         full_pending_ = full_pending_ || full;
         return;
     }
     restun_pending_ = full_pending_ = false;
     restun_at_ = Time::never();
+    if (!udp_only) last_whole_netcheck_ = now;
     asked_.clear();
     own_.begin_report();
     netcheck_.start({.map = derp_map_,
@@ -103,7 +128,8 @@ void Magicsock::start_netcheck(bool full, Time now) {
                      .have_v4 = network_.have_v4,
                      .have_v6 = network_.have_v6,
                      .os_has_ipv6 = network_.os_has_ipv6,
-                     .full = full},
+                     .full = full,
+                     .udp_only = udp_only},
                     now);
     pump_netcheck(now);
 }
@@ -158,7 +184,8 @@ void Magicsock::finish_netcheck(const netcheck::Report& report, Time now) {
     if (restun_pending_) {
         start_netcheck(full_pending_, now);
     } else if (recently_active(now)) {
-        restun_at_ = now + kRestunMin + milliseconds(random_.below(kRestunSpreadMs));
+        restun_at_ = now + (udp_blocked() ? kUdpCheckMin + milliseconds(random_.below(kUdpCheckSpreadMs))
+                                          : kRestunMin + milliseconds(random_.below(kRestunSpreadMs)));
     }
 }
 

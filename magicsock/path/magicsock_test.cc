@@ -111,6 +111,28 @@ void expect_relay(NatKind x, NatKind y) {
 
 TEST(Magicsock, TwoHardNatsStayRelayed) { expect_relay(NatKind::kHard, NatKind::kHard); }
 TEST(Magicsock, HardAndEasyStayRelayed) { expect_relay(NatKind::kHard, NatKind::kEasy); }
+TEST(Magicsock, UdpThatOpensLaterIsNoticedWithinSixSeconds) {
+    Pair p(NatKind::kBlocked, NatKind::kEasy);
+    p.traffic(seconds(30));
+    EXPECT_FALSE(p.a.direct(1));
+    const size_t before = p.a.udp_out;
+    p.traffic(seconds(60));
+    EXPECT_LT(p.a.udp_out - before, 60U * 4) << "asking goes on, but it is cheap";
+    p.a.nat = NatKind::kNone;
+    p.traffic(seconds(6));
+    EXPECT_TRUE(p.a.direct(1) && p.b.direct(0));
+}
+TEST(Magicsock, AHomeThatCannotBeConnectedToIsLeftAtOnce) {
+    Pair p(NatKind::kEasy, NatKind::kEasy);
+    const int old = p.a.home;
+    p.a.ms.derp_state(old, false, p.net.now);
+    p.a.ms.derp_in_doubt(old, p.net.now);
+    p.net.run(seconds(2));
+    EXPECT_EQ(p.a.home, old) << "its STUN answers: it may be back in a moment";
+    p.a.ms.derp_unreachable(old, p.net.now);
+    p.net.run(seconds(2));
+    EXPECT_EQ(p.a.home, 3 - old);
+}
 TEST(Magicsock, BlockedUdpStaysRelayed) { expect_relay(NatKind::kBlocked, NatKind::kEasy); }
 
 TEST(Magicsock, ADirectPathInUseDoesNotFlap) {

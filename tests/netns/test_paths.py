@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Which way packets go: IPv6, blocked UDP, relays of every kind, paths that die and come back."""
 import contextlib
+import re
 import signal
 import time
 
@@ -76,6 +77,24 @@ def test_blocked_udp_finds_its_home_by_https_and_stays_on_the_relay():
         stays_relayed_without_loss(a, b)
         report = a.cli("netcheck").stdout
         assert "\t* UDP: false\n" in report, report
+        assert re.search(r"\t\t- +lab: +[\d.]+m?s", report), f"relays are measured by TCP: {report}"
+
+
+def test_udp_that_opens_later_leads_to_a_direct_path():
+    with homes("opens", left="blocked") as lab:
+        lab.derper()
+        lab.control()
+        a, b = join(lab)
+        run = a.ping_through(b.ip(), count=400)
+        wait_for("answers by the relay", lambda: len(run.answers()) > 60)
+        assert not a.direct(b.ip())
+        lab.run("nat1", "iptables -D FORWARD -p udp -j DROP")
+        opened = time.monotonic()
+        wait_for("a direct path", lambda: a.direct(b.ip()) and b.direct(a.ip()), timeout=12)
+        print(f"\ndirect {time.monotonic() - opened:.1f} s after UDP was opened")
+        run.process.stop(signal.SIGINT)
+        last = run.answers()[-1][0]
+        assert not [n for n in run.missing if n < last], run.process.text()
 
 
 def test_an_easy_and_a_hard_nat_stay_on_the_relay():
@@ -165,7 +184,8 @@ def test_the_second_node_of_a_region_serves_when_the_first_is_down():
 
 
 @pytest.mark.full
-def test_a_region_dies_under_traffic_and_another_becomes_home():
+@pytest.mark.parametrize("death", ["the program ends", "the host vanishes"])
+def test_a_region_dies_under_traffic_and_another_becomes_home(death):
     with homes("dying", left="hard", right="hard") as lab:
         first = lab.derper(bind="10.50.0.2")
         lab.derper(bind="10.50.0.3", host="10.50.0.3")
@@ -178,12 +198,18 @@ def test_a_region_dies_under_traffic_and_another_becomes_home():
             lab.run(f"nat{n}", "iptables -D FORWARD -p udp -d 10.50.0.3 -j DROP")
         run = a.ping_through(b.ip(), count=1200)
         wait_for("answers", lambda: len(run.answers()) > 20)
-        first.stop(signal.SIGKILL)
+        if death == "the program ends":
+            first.stop(signal.SIGKILL)
+        else:
+            lab.run("srv", "iptables -A INPUT -d 10.50.0.2 ! -p tcp -j DROP")
+            lab.run("srv", f"iptables -A INPUT -d 10.50.0.2 -p tcp --dport {DERP_PORT} -j DROP")
+            lab.run("srv", f"iptables -A OUTPUT -s 10.50.0.2 -p tcp --sport {DERP_PORT} -j DROP")
         dead = time.time() - run.began
         wait_for("answers by the other region", lambda: run.answers()[-1][1] > dead + 1, timeout=40)
         wait_for("the new home", lambda: a.status()["Self"]["Relay"] == b.status()["Self"]["Relay"] == "lab2", timeout=40)
         run.process.stop(signal.SIGINT)
-        assert run.longest_gap < 30
+        print(f"\n{death}: {run.longest_gap:.1f} s without answers")
+        assert run.longest_gap < 8
 
 
 def test_a_relay_known_by_the_hash_of_its_certificate():
