@@ -249,6 +249,8 @@ TEST_F(HostileControl, OnlyWebAddressesAreHandedToABrowser) {
         EXPECT_EQ(u->open_url, "") << url;
     }
     EXPECT_EQ(session.handle_message(R"({"PopBrowserURL":"https://example.com/a"})", kWall, kNow)->open_url, "https://example.com/a");
+    EXPECT_THAT(logged, HasSubstr("wants \"javascript:alert(1)\" opened in a browser: no web address")) << "and it is said";
+    EXPECT_EQ(logged.find("opened in a browser"), logged.rfind("opened in a browser")) << "once, however often it comes";
 }
 
 }  // namespace

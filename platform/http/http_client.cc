@@ -323,7 +323,16 @@ class HttpCall final : public HttpClient::Call {
             case CURLE_PEER_FAILED_VERIFICATION:
             case CURLE_SSL_CONNECT_ERROR:
                 if (!verifier_.problem.empty()) return {Code::kDenied, 0, "TLS: " + verifier_.problem};
+                // The words of OpenSSL for bytes that are no TLS, and for a program that hangs up on a TLS hello.
+                for (const char* sign : {"wrong version number", "http request", "packet length too long", "SSL_ERROR_SYSCALL",
+                                         "unexpected eof", "record layer failure"})
+                    if (std::strstr(error_text_, sign) != nullptr)
+                        return {Code::kUnsupported, 0, "nothing on this port speaks TLS"};
                 break;
+            case CURLE_GOT_NOTHING:
+            case CURLE_UNSUPPORTED_PROTOCOL:  // an answer without a status line
+            case CURLE_WEIRD_SERVER_REPLY:
+                return {Code::kUnsupported, 0, "nothing on this port speaks HTTP"};
             default:
                 break;
         }

@@ -21,10 +21,6 @@ std::string wait_text(Duration d) {
     return d < seconds(1) ? std::string("trying again now") : fmt::format("trying again in {} s", d.millis() / 1000);
 }
 
-bool is_web_url(const std::string& url) {
-    return (url.starts_with("https://") || url.starts_with("http://")) && log::printable(url, 2048) == url;
-}
-
 /// Seconds of Retry-After; 5 to 10 s when it is missing, a date, or beyond an hour.
 Duration retry_after(const H2Headers& headers, Random& random) {
     for (const auto& [name, value] : headers) {
@@ -141,12 +137,23 @@ void ControlClient::Core::fetch_key() {
 
 void ControlClient::Core::key_fetched(Result<platform::HttpResponse> result) {
     key_call_.reset();
-    if (!result) return connection_failed(std::move(result.error()).with("cannot reach the control server"));
+    // http:// and https:// taken for each other is what people get wrong most often.
+    const bool tls = url_->scheme == "https";
+    const std::string other_scheme = fmt::format("; if the server is meant to be reached {}, use --login-server={}://{}",
+                                                 tls ? "without TLS" : "by TLS", tls ? "http" : "https", url_->authority());
+    if (!result) {
+        Error why = std::move(result.error());
+        if (why.code == Code::kUnsupported) why.context += other_scheme;
+        return connection_failed(std::move(why).with("cannot reach the control server"));
+    }
     const std::string base = fmt::format("{}://{}", url_->scheme, url_->authority());
-    if (result->status != 200)
+    if (result->status != 200) {
+        // What the usual servers say to plain HTTP on a TLS port.
+        const bool wants_tls = !tls && result->status == 400 && result->body.find("HTTPS") != std::string::npos;
         return connection_failed({Code::kUnsupported, 0,
-                                  fmt::format("{} is not a control server, or does not work: GET /key gave HTTP status {}",
-                                              base, result->status)});
+                                  fmt::format("{} is not a control server, or does not work: GET /key gave HTTP status {}{}",
+                                              base, result->status, wants_tls ? other_scheme : "")});
+    }
     const auto key = parse_server_key(result->body);
     if (!key)
         return connection_failed({Code::kUnsupported, 0, fmt::format("{}: {}; check the address", base,

@@ -97,6 +97,10 @@ Json hostinfo_json(const Hostinfo& h) {
 
 }  // namespace
 
+bool is_web_url(std::string_view url) {
+    return (url.starts_with("https://") || url.starts_with("http://")) && log::printable(url, 2048) == url;
+}
+
 bool NetInfo::basically_equal(const NetInfo& o) const {
     NetInfo a = *this;
     a.derp_latency = o.derp_latency;

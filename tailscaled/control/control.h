@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/ip.h"
@@ -20,6 +21,9 @@ namespace mesh::control {
 /// The protocol version this client speaks, sent in /key, the Noise prologue, register and map requests.
 inline constexpr int kCapabilityVersion = 142;
 inline constexpr size_t kMaxRegisterResponse = 1U << 20;
+
+/// http or https and nothing that a terminal would obey: what may be shown to a person or given to a browser.
+[[nodiscard]] bool is_web_url(std::string_view url);
 
 /// tailcfg.NetInfo: what the last net check found.
 struct NetInfo {

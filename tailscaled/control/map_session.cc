@@ -4,10 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
+#include "base/json_split.h"
 #include "base/log.h"
 #include "magicsock/derp/derp_map_json.h"
-#include "tailscaled/control/json_split.h"
 #include "tailscaled/control/map_fields.h"
 #include "tailscaled/netmap/codec.h"
 
@@ -22,10 +23,6 @@ constexpr Duration kClockTolerance = seconds(60);
 constexpr Duration kClockStep = seconds(10);
 constexpr int64_t kYear2023 = 1'672'531'200LL * 1'000'000'000;  // earlier server clocks are made up (test servers)
 constexpr double kMaxSleepSeconds = 300;
-
-bool is_web_url(std::string_view url) {
-    return (url.starts_with("https://") || url.starts_with("http://")) && log::printable(url, 2048) == url;
-}
 
 template <class T>
 void assign(T& field, T value, bool& changed) {
@@ -135,7 +132,10 @@ void MapSession::read_extras(const MapFields& f, MapUpdate& out) {
     }
     if (given(f.pop_browser)) {
         std::string url = string_value(f.pop_browser);
-        if (is_web_url(url) && url != last_open_url_) {
+        const bool web = is_web_url(url);
+        if (!web && !url.empty() && !std::exchange(bad_url_told_, true))
+            log::info("control: the server wants \"{}\" opened in a browser: no web address, not shown", log::printable(url, 200));
+        if (web && url != last_open_url_) {
             last_open_url_ = url;
             out.open_url = std::move(url);
         }

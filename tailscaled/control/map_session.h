@@ -94,6 +94,7 @@ class MapSession {
          users_changed_ = false, other_changed_ = false;
     Time deadline_ = Time::never();
     std::string last_ping_url_, last_open_url_;
+    bool bad_url_told_ = false;
     uint64_t skipped_ = 0;
 };
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "platform/file.h"
 #include "tailscaled/control/h2.h"
 #include "tailscaled/control/map_framing.h"
 #include "tailscaled/control/noise.h"
@@ -20,6 +21,7 @@ using Coding = control::MapFrameReader::Coding;
 namespace {
 constexpr size_t kMaxBody = 1U << 20;
 constexpr size_t kMaxSessions = 4096;
+constexpr size_t kMaxFile = 256U << 20;
 }  // namespace
 
 struct ControlServer::State {
@@ -382,6 +384,18 @@ http1::Response ControlServer::State::lab_command(const http1::Target& t) {
             if (p.node == id)
                 send_json(p, fmt::format(R"({{"PingRequest":{{"URL":"{}/machine/ping-response?id={}"}}}})",
                                          options.registry.base_url, next_ping++));
+    } else if (t.path == "/lab/raw" || t.path == "/lab/frame") {
+        const auto content = platform::read_file(t.param("file").value_or(""), kMaxFile);
+        ok = content.has_value();
+        const bool frame = t.path == "/lab/frame";
+        if (ok && options.log) options.log(fmt::format("sends {} bytes as {} to {} polls", content->size(), frame ? "a frame" : "a message", polls.size()));
+        for (Poll& p : polls) {
+            if (!ok) break;
+            if (frame)
+                p.session->send_body(p.stream, as_bytes(*content));
+            else
+                send_json(p, *content);
+        }
     } else if (t.path == "/lab/drop") {
         // Not the connection this came by: it is still to be answered.
         std::vector<Session*> controls;

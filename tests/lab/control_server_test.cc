@@ -421,6 +421,29 @@ TEST_F(ControlLab, ACertificateNobodyVouchesForStopsTheFetchOfTheKey) {
     EXPECT_THAT(a.events.logins, IsEmpty());
 }
 
+TEST_F(ControlLab, HttpsForAPlainServerAndHttpForATlsServerAreToldApart) {
+    serve();
+    const std::string at = "127.0.0.1:" + std::to_string(server_->port());
+    Client& a = client("alpha", "https://" + at);
+    login(a);
+    run_until([&] { return !a.events.control_errors.empty(); });
+    EXPECT_THAT(a.events.control_errors[0], HasSubstr("speaks TLS"));
+    EXPECT_THAT(a.events.control_errors[0], HasSubstr("--login-server=http://" + at));
+
+    platform::SelfSignedOptions names;
+    names.names = {"127.0.0.1"};
+    names.now = loop_.wall();
+    const auto made = platform::make_self_signed(names).value();
+    ControlServer::Options o;
+    o.tls = platform::TlsServerContext::create(made.cert_pem, made.key_pem).value();
+    serve(std::move(o));
+    const std::string tls_at = "127.0.0.1:" + std::to_string(server_->port());
+    Client& b = client("beta", "http://" + tls_at);
+    login(b);
+    run_until([&] { return !b.events.control_errors.empty(); });
+    EXPECT_THAT(b.events.control_errors[0], HasSubstr("--login-server=https://" + tls_at));
+}
+
 TEST_F(ControlLab, ACertificateTheSystemTrustsOpensTheWay) {
     platform::SelfSignedOptions names;
     names.names = {"127.0.0.1"};
