@@ -3,12 +3,14 @@
 
 #include <fmt/format.h>
 #include <poll.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 
 #include "base/json.h"
@@ -24,19 +26,23 @@ constexpr std::string_view kPrefix = "/localapi/v0/";
 ApiError other(std::string text) { return {ApiError::Kind::kOther, 0, std::move(text), ""}; }
 ApiError timeout() { return {ApiError::Kind::kTimeout, 0, "context deadline exceeded", ""}; }
 
-/// Waits until readable; false at the deadline.
-bool wait_readable(int fd, Time deadline) {
+/// Readable when SIGINT or SIGTERM came; -1: not caught (poll leaves it out).
+int g_interrupts = -1;
+
+/// Waits until readable.
+ApiResult<void> wait_readable(int fd, Time deadline) {
     while (true) {
         int ms = -1;
         if (!deadline.is_zero()) {
             const Duration left = deadline - steady_now();
-            if (left.ns <= 0) return false;
+            if (left.ns <= 0) return tl::unexpected(timeout());
             ms = static_cast<int>(std::min<int64_t>(left.millis() + 1, 60'000));
         }
-        pollfd p{fd, POLLIN, 0};
-        const int n = ::poll(&p, 1, ms);
-        if (n > 0) return true;
-        if (n < 0 && errno != EINTR) return true;  // the read will say what is wrong
+        pollfd p[] = {{fd, POLLIN, 0}, {g_interrupts, POLLIN, 0}};
+        const int n = ::poll(p, 2, ms);
+        if (n > 0 && p[1].revents != 0) return tl::unexpected(other("context canceled"));
+        if (n > 0) return {};
+        if (n < 0 && errno != EINTR) return {};  // the read will say what is wrong
     }
 }
 
@@ -52,7 +58,7 @@ ApiResult<void> send_all(int fd, std::string_view bytes) {
 
 /// 0 at the end of the stream.
 ApiResult<size_t> receive(int fd, MutByteSpan into, Time deadline) {
-    if (!wait_readable(fd, deadline)) return tl::unexpected(timeout());
+    if (auto ok = wait_readable(fd, deadline); !ok) return tl::unexpected(ok.error());
     while (true) {
         const ssize_t n = ::recv(fd, into.data(), into.size(), 0);
         if (n < 0 && errno == EINTR) continue;
@@ -68,6 +74,16 @@ std::string reason_phrase(const http1::Response& r) {
 }  // namespace
 
 Time steady_now() { return platform::read_clock(); }
+
+void catch_interrupts() {
+    if (g_interrupts >= 0) return;
+    sigset_t both;
+    sigemptyset(&both);
+    sigaddset(&both, SIGINT);
+    sigaddset(&both, SIGTERM);
+    g_interrupts = ::signalfd(-1, &both, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (g_interrupts >= 0) ::sigprocmask(SIG_BLOCK, &both, nullptr);
+}
 
 std::string errno_text(int err) {
     std::string text = std::strerror(err);

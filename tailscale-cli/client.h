@@ -28,6 +28,9 @@ struct ApiError {
 template <class T>
 using ApiResult = tl::expected<T, ApiError>;
 
+/// From now on SIGINT and SIGTERM do not end the program: a call that waits fails with "context canceled" instead.
+void catch_interrupts();
+
 /// Steady clock; zero deadline = none.
 [[nodiscard]] Time steady_now();
 

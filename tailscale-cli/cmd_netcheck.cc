@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // netcheck: the daemon gives the map of relays, the probes run here on sockets of our own, so the report also tells
-// what this user's packets meet while the daemon is down or stuck.
+// what this user's packets meet while the daemon is down or stuck. Where UDP is blocked the relays are measured by connecting
+// to their TCP port: the same round trip as a request by HTTPS, without loading a TLS library into every command.
 
 #include <fmt/format.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <cerrno>
 #include <chrono>
 #include <ctime>
+#include <map>
 #include <memory>
 #include <thread>
 
@@ -18,6 +21,7 @@
 #include "magicsock/netcheck/format.h"
 #include "magicsock/netcheck/netcheck.h"
 #include "platform/loop/loop.h"
+#include "platform/net/sockaddr.h"
 #include "platform/net/udp_socket.h"
 #include "tailscale-cli/commands.h"
 
@@ -130,10 +134,44 @@ class Check final : UdpSocket::Listener {
             if (socket) socket->send(send->to, send->datagram);
             if (!socket || failed_.is_valid()) machine_.send_failed(send->to, loop_.now());
         }
-        // Relays are not asked by HTTPS here: a report without UDP has no latencies.
-        for (const int region : machine_.take_https_wanted()) machine_.https_failed(region, loop_.now());
+        for (const int region : machine_.take_https_wanted()) connect_relay(region);
         timer_.set(machine_.next_timeout());
     }
+    void connect_relay(int region) {
+        const derp::DerpNode* node = nullptr;
+        for (const derp::DerpNode& n : map_->region(region)->nodes)
+            if (!n.stun_only && node == nullptr) node = &n;
+        std::vector<Addr> addresses;
+        if (node != nullptr) addresses = node->needs_name() ? resolve(node->host_name) : std::vector{node->literal_v4(), node->literal_v6()};
+        for (const Addr& a : addresses) {
+            if (!a.is_valid() || !has_route(a.is_v4() ? AF_INET : AF_INET6)) continue;
+            sockaddr_storage to{};
+            const Addr::Family family = a.is_v4() ? Addr::Family::kV4 : Addr::Family::kV6;
+            const socklen_t size = platform::to_sockaddr({a, node->effective_derp_port()}, family, to);
+            platform::UniqueFd fd(::socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+            const Time began = steady_now();
+            if (!fd.valid() || (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&to), size) != 0 && errno != EINPROGRESS)) continue;
+            const int raw = fd.get();
+            auto poll = std::make_unique<platform::FdPoll>(loop_, raw, [this, region, raw, began, family](platform::FdPoll::Events) {
+                connected(region, raw, began, family);
+            });
+            poll->set_interest(false, true);
+            relays_[region] = {std::move(fd), std::move(poll)};
+            return;
+        }
+        machine_.https_failed(region, loop_.now());
+    }
+    void connected(int region, int fd, Time began, Addr::Family family) {
+        int err = 0;
+        socklen_t size = sizeof err;
+        if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &size) == 0 && err == 0)
+            machine_.https_latency(region, steady_now() - began, family, loop_.now());
+        else
+            machine_.https_failed(region, loop_.now());
+        relays_[region].poll->set_interest(false, false);
+        drive();
+    }
+
     void on_timer() {
         machine_.handle_timeout(loop_.now());
         drive();
@@ -150,6 +188,11 @@ class Check final : UdpSocket::Listener {
     platform::Loop loop_;
     platform::Timer timer_;
     std::unique_ptr<UdpSocket> v4_, v6_;
+    struct Connecting {
+        platform::UniqueFd fd;
+        std::unique_ptr<platform::FdPoll> poll;
+    };
+    std::map<int, Connecting> relays_;  // until the end: a region is asked once per report
     Endpoint failed_;
     std::string error_;
 };

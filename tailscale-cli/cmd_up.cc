@@ -208,6 +208,7 @@ int up(const Cli& cli, Command command, const UpArgs& args, const FlagSet& flags
 
     auto key = read_auth_key(args.auth_key);
     if (!key) return cli.fail(key.error().message());
+    catch_interrupts();
     auto bus = client.watch(0, deadline);
     if (!bus) return cli.fail(bus.error());
     bool ask_login = false;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <ctime>
 #include <fstream>
 #include <sstream>
 
@@ -55,6 +57,41 @@ TEST(Status, ParsedAndWrittenAgainEqualsTheRecordedSample) {
     ASSERT_TRUE(s);
     EXPECT_EQ(s->peers->size(), 6U);
     EXPECT_EQ(indent_json(status_json(*s), "  "), sample);
+}
+
+TEST(Status, OfManyPeersIsReadInLinearTime) {
+    const auto text_of = [](uint32_t peers) {
+        DaemonStatus s;
+        s.peers.emplace();
+        s.users.emplace();
+        for (uint32_t n = 1; n <= peers; ++n) {
+            NodePublic key;
+            store_be32(key.raw.data(), n);
+            PeerStatus p;
+            p.public_key = key;
+            p.host_name = "host-" + std::to_string(n);
+            (*s.peers)[key] = p;
+            (*s.users)[n] = {n, p.host_name, "", ""};
+        }
+        return indent_json(status_json(s), "\t");
+    };
+    const auto seconds_for = [](const std::string& text, size_t peers) {
+        const std::clock_t begin = std::clock();
+        const auto s = parse_status(text);
+        EXPECT_TRUE(s && s->peers->size() == peers && s->users->size() == peers);
+        return static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
+    };
+    const std::string few = text_of(1'000), many = text_of(10'000);
+    const double one = std::min(seconds_for(few, 1'000), seconds_for(few, 1'000));
+    const double ten = seconds_for(many, 10'000);
+    RecordProperty("milliseconds_for_10000", std::to_string(ten * 1e3));
+    EXPECT_LT(ten, one * 40) << "ten times as many must not cost a hundred times as much: " << one << " s, " << ten << " s";
+}
+
+TEST(Status, MalformedTextIsAnError) {
+    for (const char* text : {"", "[]", "{", R"({"Peer":{"nodekey:00":}})", R"({"Peer":{"x":1}} x)"}) EXPECT_FALSE(parse_status(text)) << text;
+    EXPECT_FALSE(parse_status(R"({"Peer":null})")->peers);
+    EXPECT_TRUE(parse_status("{}"));
 }
 
 TEST(Status, OfAFreshDaemonEqualsTheRecordedBody) {

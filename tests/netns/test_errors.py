@@ -5,7 +5,7 @@ import shutil
 import signal
 
 import pytest
-from lab import CONTROL_PORT, OURS, Lab, wait_for
+from lab import CONTROL_PORT, DERP_PORT, OURS, Lab, wait_for
 
 TIMEOUT = 'timeout waiting for Tailscale service to enter a Running state; check health with "tailscale status"\n'
 KEY = "--auth-key=right"
@@ -50,6 +50,24 @@ def answers(node, other):
 
 
 # joining --------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["up", "login"])
+def test_an_interrupted_wait_ends_in_one_line(host, command, sig):
+    host.start()
+    cli = host.lab.start(host.space, [host.cli_path, f"--socket={host.socket}", command, "--login-server=http://10.50.0.2:9"],
+                         label=f"interrupted-{host.lab.count}")
+    wait_for("the daemon tries", lambda: "10.50.0.2:9" in host.daemon.text())
+    assert cli.stop(sig) == 1
+    assert cli.text() == "context canceled\n"
+
+
+def test_https_for_a_plain_server_and_the_other_way_round(host):
+    host.start()
+    for scheme, other_scheme, port in (("https", "http", CONTROL_PORT), ("http", "https", DERP_PORT)):
+        done = host.cli("up", f"--login-server={scheme}://10.50.0.2:{port}", KEY, "--timeout=2s", check=False)
+        assert done.returncode == 1 and f"use --login-server={other_scheme}://10.50.0.2:{port}" in done.stderr, done.stderr
+
+
 def test_a_wrong_auth_key_is_refused_in_one_line_and_the_right_one_still_works(host):
     host.start()
     machine_key = json.loads((host.dir / "tailscaled.state").read_text())["_machinekey"]
