@@ -24,8 +24,8 @@ struct Ends {
         crypto::init();
         SeededRandom random(seed);
         wg::TransportKeys k;
-        random.fill(k.send.bytes);
-        random.fill(k.receive.bytes);
+        random.fill(k.send.bytes());
+        random.fill(k.receive.bytes());
         wg::TransportKeys mirrored;
         mirrored.send = k.receive;
         mirrored.receive = k.send;

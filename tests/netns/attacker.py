@@ -5,9 +5,13 @@
     attacker.py capture INTERFACE SECONDS FILE             UDP payloads seen on an interface, as hex lines
     attacker.py datagrams ADDRESS:PORT COUNT SEED FILE DISCO_KEY_HEX SPOOFED_ADDRESS:PORT
     attacker.py requests SOCKET COUNT SEED [UID]           at the local API, some of them very slow
+    attacker.py relay ADDRESS:PORT UPSTREAM:PORT SEED      between clients and a relay without TLS: what clients get is dropped,
+                                                           doubled, reordered, replayed, and every peer declared gone;
+                                                           with the seed "hangup" every client is cut off after its login
 """
 import os
 import random
+import signal
 import socket
 import struct
 import sys
@@ -185,5 +189,82 @@ def requests(path, count, seed, uid="0"):
     print(count, "requests:", tally)
 
 
+def mistreat(r, client, upstream, tally):
+    """Frames from the relay to one client, after the HTTP answer."""
+    stream = upstream.makefile("rb")
+    while (line := stream.readline()) not in (b"", b"\r\n"):
+        client.sendall(line)
+    client.sendall(b"\r\n")
+    old, held = [], []
+    while len(head := stream.read(5)) == 5:
+        body = stream.read(struct.unpack("!I", head[1:])[0])
+        frame = head + body
+        if r is None and head[0] == 3:  # the end of the login
+            tally["cut off"] = tally.get("cut off", 0) + 1
+            client.sendall(frame)
+            time.sleep(0.01)
+            client.shutdown(socket.SHUT_RDWR)
+            return
+        if head[0] != 5:  # not a packet
+            client.sendall(frame)
+            continue
+        out, what = [frame], r.random()
+        if what < 0.1:
+            out, what = [], "dropped"
+        elif what < 0.3:
+            out, what = [frame] * 3, "doubled"
+        elif what < 0.5:
+            held.append(frame)
+            out, what = [], "held back"
+        elif what < 0.7 and old:
+            out, what = [frame, *r.sample(old, min(10, len(old)))], "replayed"
+        elif what < 0.8:  # a frame whose packet is cut short, and one of a kind that nobody knows
+            cut = body[: 32 + r.randrange(max(1, len(body) - 32))]
+            out, what = [struct.pack("!BI", 5, len(cut)) + cut, b"\x7f\0\0\0\3abc", frame], "cut short"
+        else:
+            out, what = [struct.pack("!BI", 8, 33) + body[:32] + bytes([n % 3]) for n in range(300)] + [frame], "300 times gone"
+        if len(held) > 3:
+            r.shuffle(held)
+            out += held
+            held.clear()
+        old = [*old[-300:], frame]
+        tally[what] = tally.get(what, 0) + 1
+        client.sendall(b"".join(out))
+
+
+def relay(at, upstream, seed):
+    tally, r = {}, None if seed == "hangup" else random.Random(int(seed))
+    listener = socket.create_server(endpoint(at))
+    print("listening", flush=True)
+
+    def copy(source, sink):
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+        except OSError:
+            pass
+        finally:
+            sink.close()
+
+    def back(client, server):
+        try:
+            mistreat(r, client, server, tally)
+        except OSError:
+            pass
+        finally:
+            client.close()
+
+    def end(*_):
+        print("relay:", tally, flush=True)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    while True:
+        client, _ = listener.accept()
+        server = socket.create_connection(endpoint(upstream))
+        threading.Thread(target=copy, args=(client, server), daemon=True).start()
+        threading.Thread(target=back, args=(client, server), daemon=True).start()
+
+
 if __name__ == "__main__":
-    {"capture": capture, "datagrams": datagrams, "requests": requests}[sys.argv[1]](*sys.argv[2:])
+    {"relay": relay, "capture": capture, "datagrams": datagrams, "requests": requests}[sys.argv[1]](*sys.argv[2:])

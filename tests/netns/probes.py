@@ -28,8 +28,35 @@ def keys_of(node):
 
 
 def rss_kib(process):
+    return status_kib(process, "VmRSS")
+
+
+def status_kib(process, name):
+    """A number of /proc/PID/status, like VmRSS or VmLck."""
     with open(f"/proc/{process.popen.pid}/status", encoding="ascii") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS:"))
+        return next(int(line.split()[1]) for line in f if line.startswith(name + ":"))
+
+
+def dumpable_memory(process):
+    """What a core dump of the process would hold, mapping by mapping: (name, bytes). Mappings marked "do not dump" are left out."""
+    pid, mappings = process.popen.pid, []
+    with open(f"/proc/{pid}/smaps", encoding="utf-8") as f:
+        for line in f:
+            if "-" in line.split(" ")[0]:
+                words = line.split()
+                start, end = (int(x, 16) for x in words[0].split("-"))
+                mappings.append([start, end, words[1], words[5] if len(words) > 5 else "anonymous", False])
+            elif line.startswith("VmFlags:"):
+                mappings[-1][4] = "dd" in line.split()
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for start, end, rights, name, hidden in mappings:
+            if hidden or not rights.startswith("rw") or name in ("[vvar]", "[vsyscall]"):
+                continue
+            memory.seek(start)
+            try:
+                yield f"{name} at {start:x}", memory.read(end - start)
+            except OSError:
+                continue
 
 
 def ask(node, path, method="GET", timeout=5.0, body=b""):

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
+"""Shared by the tests in namespaces and those beside the original programs: --full, the lab on the path, the last line."""
 import os
 import pathlib
 import sys
 
-import pytest
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "netns"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "netns"))
 
 
 def pytest_addoption(parser):
@@ -17,10 +16,6 @@ def pytest_collection_modifyitems(config, items):
         long = [i for i in items if i.get_closest_marker("full")]
         config.hook.pytest_deselected(items=long)
         items[:] = [i for i in items if not i.get_closest_marker("full")]
-
-
-def pytest_configure(config):
-    config.addinivalue_line("markers", "full: belongs to the long tier")
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus, config):
