@@ -108,6 +108,7 @@ TEST(Json, TimesRoundTrip) {
 TEST(Log, ControlBytesNeverReachTheTerminal) {
     EXPECT_EQ(log::printable("a\x1b[2Jb\n\xc2\x9b" "c\xff"), "a?[2Jb???c?");
     EXPECT_EQ(log::printable("grün"), "grün");
+    EXPECT_EQ(log::printable("a\xe2\x80\xae" "b\xd8\x9c" "c\xe2\x81\xa9\xe2\x80\xa6"), "a?b?c?\xe2\x80\xa6") << "marks that turn the text around";
 }
 
 }  // namespace

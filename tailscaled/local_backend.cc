@@ -329,6 +329,12 @@ void LocalBackend::on_auth_url(const std::string& url) {
     publish_(n);
 }
 
+void LocalBackend::on_open_browser(const std::string& url) {
+    Notify n;
+    n.browse_to_url = url;
+    publish_(n);
+}
+
 void LocalBackend::on_logged_in(const control::LoggedIn& login) {
     login_running_ = false;
     logged_in_ = true;

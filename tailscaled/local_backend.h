@@ -89,6 +89,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     void on_netmap(std::shared_ptr<const netmap::NetMap> map, const netmap::PeerChanges& changes) override;
     void on_control_error(const std::string& text) override;
     void on_needs_login() override;
+    void on_open_browser(const std::string& url) override;
 
     // ---- Engine::Listener
     void on_netcheck(const netcheck::Report& report) override;

@@ -214,7 +214,7 @@ def test_no_program_leaves_a_core_file(session):
     """Last: it ends the daemon and the relay."""
     session.search.hits.clear()
     waiting = session.start("a", [session.a.cli_path, f"--socket={session.a.socket}", "debug", "watch-ipn"], label="watching")
-    wait_for("the command is at work", lambda: os.stat(f"/proc/{waiting.popen.pid}/environ").st_uid == 0 and "Version" in waiting.text())
+    wait_for("the command is at work", lambda: os.stat(f"/proc/{waiting.popen.pid}/environ").st_uid == 0 and "Connected." in waiting.text())
     for process in (waiting, session.relay):
         ends_without_core(process)
     daemon = session.a.daemon
