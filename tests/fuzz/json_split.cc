@@ -9,7 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
-#include "tailscaled/control/json_split.h"
+#include "base/json_split.h"
 
 using namespace mesh;
 using namespace mesh::control;

@@ -44,7 +44,7 @@ def restart(lab, stop, clock):
         lab.a.daemon.popen.wait()
     lab.set_clock(clock)
     lab.a.start()
-    wait_for("its state", lambda: lab.a.status()["BackendState"] == "Running")
+    wait_for("its state", lambda: lab.a.status()["BackendState"] == "Running", timeout=60)
     answered(lab)
 
 
@@ -63,7 +63,7 @@ def test_the_clock_is_set_while_the_daemon_runs(lab):
         lab.set_clock(clock)
         lab.b.stop()
         lab.b.start()
-        wait_for("its state", lambda: lab.b.status()["BackendState"] == "Running")
+        wait_for("its state", lambda: lab.b.status()["BackendState"] == "Running", timeout=60)
         answered(lab)
         assert lab.a.status()["BackendState"] == "Running"
     restart(lab, "killed", 0)

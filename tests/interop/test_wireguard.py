@@ -189,9 +189,12 @@ def test_rekey_after_two_to_the_sixty_messages(pair, side):
     pair.end(side).counter(REKEY_AFTER_MESSAGES + 1)
     pair.cross(side)
     wait_for("a handshake", lambda: pair.handshakes(side) == began + 1)
-    pair.idle()
-    pair.talk()
-    assert counter(pair.middle.of(side, DATA)[-1]) < 100
+
+    def renewed():
+        pair.talk()
+        return counter(pair.middle.of(side, DATA)[-1]) < 100
+
+    wait_for("the new session is used", renewed)
 
 
 @both
