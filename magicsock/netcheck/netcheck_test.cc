@@ -397,14 +397,14 @@ TEST(Netcheck, AskingOnlyForUdpKeepsTheReportAndNeverAsksByHttps) {
     ASSERT_EQ(before->preferred_derp, 1);
     size_t asked = 0;
     lab.on_turn = [&] { asked += lab.https.size(); };
-    const auto still = lab.run(regions(2), {.udp_only = true});
+    const auto still = lab.run(regions(2), {.map = {}, .wall = {}, .udp_only = true});
     EXPECT_EQ(asked, 0U);
     EXPECT_FALSE(still->udp);
     EXPECT_EQ(still->region_latency, before->region_latency);
     EXPECT_EQ(still->preferred_derp, 1);
     EXPECT_LE(lab.took(), milliseconds(1500));
     lab.latency = [](const Endpoint&) { return milliseconds(10); };
-    const auto open = lab.run(regions(2), {.udp_only = true});
+    const auto open = lab.run(regions(2), {.map = {}, .wall = {}, .udp_only = true});
     EXPECT_TRUE(open->udp);
     EXPECT_TRUE(open->global_v4.is_valid());
 }

@@ -72,7 +72,7 @@ Outcome server(ByteSpan stream, size_t piece) {
     SeededRandom random(2);
     derp::ServerSessionConfig config;
     config.server_key = NodePrivate::generate(random);
-    config.mesh_key = std::string(64, 'a');
+    config.mesh_key.bytes().fill(0xaa);
     derp::ServerSession session(random, config, kNow);
     const NodePrivate key = NodePrivate::generate(random);
     derp::ClientInfo info;

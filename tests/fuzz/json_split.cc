@@ -12,7 +12,7 @@
 #include "base/json_split.h"
 
 using namespace mesh;
-using namespace mesh::control;
+using namespace mesh::json;
 
 namespace {
 
