@@ -35,7 +35,7 @@ bool read_name(ByteSpan message, size_t& at, std::string& out) {
         if ((len & 0xC0) == 0xC0) {
             if (pos + 1 >= message.size()) return false;
             const size_t to = static_cast<size_t>(len & 0x3F) << 8 | message[pos + 1];
-            if (to >= lowest) return false;
+            if (to >= lowest || to < kHeaderBytes) return false;  // there are no names in the header
             if (!jumped) at = pos + 2;
             jumped = true;
             lowest = pos = to;

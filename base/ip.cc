@@ -37,7 +37,7 @@ Addr Addr::v6_bytes(const uint8_t* sixteen, bool unmap) {
 }
 
 std::optional<Addr> Addr::parse(std::string_view text) {
-    if (text.empty() || text.size() > 45) return std::nullopt;
+    if (text.empty() || text.size() > 45 || text.find('\0') != std::string_view::npos) return std::nullopt;
     const std::string z(text);
     uint8_t b[16];
     if (inet_pton(AF_INET, z.c_str(), b) == 1) return v4_bytes(b);

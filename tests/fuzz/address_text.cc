@@ -30,7 +30,9 @@ void key_again(std::string_view text) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const ByteSpan bytes(data, size);
     const std::string_view text = as_text(bytes);
-    same_again(Addr::parse(text));
+    const auto addr = Addr::parse(text);
+    same_again(addr);
+    if (addr) CHECK(text.find_first_not_of("0123456789abcdefABCDEF:.") == std::string_view::npos);
     same_again(Endpoint::parse(text));
     const auto prefix = Prefix::parse(text);
     same_again(prefix);
