@@ -60,6 +60,7 @@ DataPlane::DataPlane(Random& random, Kernel& kernel, Events& events, Config conf
       sock_(random, *this, config.magicsock),
       tables_(std::make_shared<const Tables>()),
       filter_(random.u64()),
+      via6_(random.u64()),
       coalescer_(random.u64()),
       seals_(kernel),
       batch_(seals_),
@@ -97,6 +98,10 @@ PeerId DataPlane::route_out(TunRead& read, Parsed& p, Time now) {
         serve_host(read, p, now);
         return kNoPeer;
     }
+    if (via6_.active() && via6_.is_answer(read.bytes, p)) {
+        answer_via6(read, p, now);
+        return kNoPeer;
+    }
     // Multicast and link-local are the host's chatter; say so instead of "no route".
     const PeerId* peer = tables_->routes.find(p.dst);
     const PeerRow* row = peer != nullptr ? tables_->row(*peer) : nullptr;
@@ -118,6 +123,24 @@ void DataPlane::serve_host(TunRead& read, const Parsed& p, Time now) {
         segmenter_.write(i, scratch_.get());
         Parsed one;
         if (!netstack::parse(packet, one) || !events_.service_packet(packet, one, now)) drop_out(Drop::kService);
+    }
+}
+
+/// A site's answer, back in the client's own family.
+void DataPlane::answer_via6(TunRead& read, const Parsed& p, Time now) {
+    if (!segmenter_.begin(read, p)) return drop_out(Drop::kBadOffload);
+    for (size_t i = 0; i < segmenter_.count(); ++i) {
+        const ByteSpan packet{scratch_.get(), segmenter_.length(i)};
+        segmenter_.write(i, scratch_.get());
+        Parsed one, translated;
+        if (via6_packet_.size() < packet.size() + netstack::Via6::kGrowth) via6_packet_.resize(packet.size() + netstack::Via6::kGrowth);
+        const size_t n = netstack::parse(packet, one) ? via6_.to_v6(packet, one, via6_packet_, now) : 0;
+        const ByteSpan out = ByteSpan(via6_packet_).first(n);
+        const PeerId* peer = n > 0 && netstack::parse(out, translated) ? tables_->routes.find(translated.dst) : nullptr;
+        if (peer == nullptr || tables_->row(*peer) == nullptr)
+            drop_out(Drop::kNoRoute);
+        else
+            seal_packet(*peer, out, now);
     }
 }
 
@@ -276,7 +299,13 @@ void DataPlane::deliver(PeerId peer, MutByteSpan plain, Time now) {
             return events_.tunnel_ping_done(ended.id, ended.pong);
     }
     if (coalescer_.full()) write_tun();
-    coalescer_.add(packet, p);
+    if (p.version == 6 && via6_.active() && via6_.matches(p.dst)) {
+        const MutByteSpan v4 = via6_.to_v4(packet, p, row->v4, now);
+        if (v4.empty() || !netstack::parse(v4, p)) return drop_in(Drop::kUnknownProto);
+        coalescer_.add(v4, p);
+    } else {
+        coalescer_.add(packet, p);
+    }
     ++counters_.tun_packets;
 }
 
@@ -391,6 +420,7 @@ void DataPlane::set_node_key(const NodePrivate& key, Time now) {
 
 void DataPlane::set_tables(std::shared_ptr<const Tables> tables) {
     filter_.table_changed(tables_->filter, tables->filter);
+    via6_.set_routes(tables->via6_routes);
     tables_ = std::move(tables);
 }
 

@@ -20,6 +20,7 @@
 #include "netstack/filter.h"
 #include "netstack/segment.h"
 #include "netstack/tsmp.h"
+#include "netstack/via6.h"
 #include "tailscaled/dataplane/drop.h"
 #include "tailscaled/dataplane/seal_queue.h"
 #include "tailscaled/dataplane/send_batch.h"
@@ -155,6 +156,7 @@ class DataPlane final : private wg::Output, private magicsock::Output {
     // out
     [[nodiscard]] PeerId route_out(TunRead& read, netstack::Parsed& p, Time now);
     void serve_host(TunRead& read, const netstack::Parsed& p, Time now);
+    void answer_via6(TunRead& read, const netstack::Parsed& p, Time now);
     void seal_segments(PeerId peer, Time now);
     void seal_packet(PeerId peer, ByteSpan packet, Time now);
     template <class Fill>
@@ -190,6 +192,8 @@ class DataPlane final : private wg::Output, private magicsock::Output {
     magicsock::Magicsock sock_;
     std::shared_ptr<const Tables> tables_;
     netstack::Filter filter_;
+    netstack::Via6 via6_;
+    Bytes via6_packet_;
     netstack::Segmenter segmenter_;
     netstack::Coalescer coalescer_;
     SealQueue seals_;  // empty between calls from outside

@@ -15,6 +15,7 @@ struct PeerRow {
     netstack::PrefixSet allowed;  ///< decrypted packets of this peer must come from here
     bool present = false;
     bool jailed = false;  ///< may answer us but not reach us (Node.IsJailed)
+    Addr v4{};            ///< its own IPv4 address; invalid if none
 };
 
 struct Tables {
@@ -24,13 +25,14 @@ struct Tables {
     std::vector<Addr> self;       ///< our addresses in the tailnet, IPv4 first
     uint16_t peerapi_port4 = 0;   ///< told in TSMP pongs; 0: none
     uint16_t peerapi_port6 = 0;
+    std::vector<Prefix> via6_routes;  ///< sites of 4via6 behind this node
 
     /// `prefixes`: the peer's allowed IPs as far as this node uses them (subnets only if routes are accepted, the
     /// default routes only of the chosen exit node). A prefix belongs to the peer that was added with it last; the
     /// source check is per peer and does not care. Leave out peers whose key is expired.
     void add_peer(PeerId peer, const std::vector<Prefix>& prefixes, bool jailed = false) {
         if (peers.size() <= peer) peers.resize(size_t{peer} + 1);
-        peers[peer] = PeerRow{netstack::PrefixSet(prefixes), true, jailed};
+        peers[peer] = PeerRow{netstack::PrefixSet(prefixes), true, jailed, {}};
         for (const Prefix& p : prefixes) routes.insert(p, peer);
     }
     /// nullptr: not a peer.
