@@ -57,8 +57,8 @@ class Daemon {
         TRY_ASSIGN(auto engine, Engine::start(loop_, engine_options, *backend_));
         if (flags_.port != 0 && engine->port_v4() != flags_.port)
             log::info("magicsock: UDP port {} is taken by another program; using port {}", flags_.port, engine->port_v4());
-        TRY_ASSIGN(auto router, platform::Router::start(flags_.tun));
-        for (const std::string& p : router->problems()) log::info("router: {}", p);
+        const char* firewall = std::getenv("TS_DEBUG_FIREWALL_MODE");
+        TRY_ASSIGN(auto router, platform::Router::start(flags_.tun, firewall ? firewall : ""));
         backend_->run(std::move(engine), std::move(router));
         return {};
     }

@@ -34,7 +34,8 @@ LocalBackend::LocalBackend(platform::Loop& loop, platform::Resolver& resolver, p
       publish_(std::move(publish)),
       fatal_(std::move(fatal)),
       map_timer_(loop, [this] { start_map(); }),
-      housekeeping_(loop, [this] { housekeeping(); }) {
+      housekeeping_(loop, [this] { housekeeping(); }),
+      repair_timer_(loop, [this] { repair_router(); }) {
     const platform::OsInfo os = platform::read_os_info();
     hostname_ = os.hostname;
     const std::string text = "tailmesh backend log id " + profiles_.machine_key().public_key().text();
@@ -63,6 +64,7 @@ void LocalBackend::run(std::unique_ptr<Engine> engine, std::unique_ptr<platform:
     if (monitor) {
         monitor_ = std::move(*monitor);
         net_ = monitor_->state();
+        if (router_->uses_legacy_tables()) monitor_->watch_legacy_tables();
     } else {
         log::info("monitor: {}; network changes will not be noticed", monitor.error().message());
     }
@@ -85,6 +87,7 @@ void LocalBackend::shut_down() {
     https_.clear();
     map_timer_.cancel();
     housekeeping_.cancel();
+    repair_timer_.cancel();
     dns_.reset();  // before the router: for a moment names go where they went before us, never nowhere
     if (router_) {
         if (const auto r = router_->stop(); !r) log::info("router: {}", r.error().message());
@@ -462,10 +465,8 @@ void LocalBackend::housekeeping() {
         dns_->look();
         publish_health();
     }
-    if (applied_ && router_) {
-        // Others change firewalls too: look, and mend what is ours.
-        if (const auto n = router_->resync(); n && *n > 0) log::info("router: {} settings were restored after others changed them", *n);
-    }
+    // Not every change of others is told to us (iptables-legacy): look, and mend what is ours.
+    if (!repair_timer_.armed()) repair_timer_.set_after(Duration{});
 }
 
 }  // namespace mesh::daemon

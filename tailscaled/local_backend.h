@@ -16,6 +16,7 @@
 #include "base/secret.h"
 #include "platform/http/http_client.h"
 #include "platform/linux/net_monitor.h"
+#include "platform/linux/repair_limit.h"
 #include "platform/linux/router.h"
 #include "platform/loop/loop.h"
 #include "platform/net/dialer.h"
@@ -137,6 +138,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     void queue_peers(PeerSlice slice);
     void apply_router();
     void apply_dns();
+    void repair_router();
     void take_down();
     void set_derp_map(std::shared_ptr<const derp::DerpMap> map);
     void load_cached_derp_map();
@@ -206,6 +208,8 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     std::map<int, std::unique_ptr<platform::HttpClient::Call>> https_;
     platform::Timer map_timer_;        ///< start_map waits a moment for the first netcheck
     platform::Timer housekeeping_;
+    platform::RepairLimit repair_limit_;
+    platform::Timer repair_timer_;     ///< the router looks at the host again
     bool shut_down_ = false;
 };
 

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "magicsock/derp/derp_map_json.h"
+#include "netstack/via6.h"
 #include "platform/linux/forwarding.h"
 #include "platform/net/socket_mark.h"
 #include "tailscaled/local_backend.h"
@@ -17,6 +18,17 @@ namespace mesh::daemon {
 
 using api::Notify;
 using api::State;
+
+namespace {
+
+/// What the kernel forwards for these routes: sites of 4via6 get IPv4.
+std::vector<Prefix> forwarded(std::vector<Prefix> routes) {
+    for (Prefix& p : routes)
+        if (netstack::is_via6(p)) p = netstack::via6_target(p);
+    return routes;
+}
+
+}  // namespace
 
 StatusInputs LocalBackend::inputs(const EngineSnapshot& engine) {
     StatusInputs in;
@@ -117,7 +129,7 @@ std::string LocalBackend::paths_json() {
 std::string LocalBackend::ip_forwarding_warning() {
     std::vector<Prefix> routes = profiles_.prefs().advertise_routes.value_or(std::vector<Prefix>{});
     if (routes.empty()) routes.push_back(Prefix{Addr::v4(0, 0, 0, 0), 0});
-    return platform::check_forwarding(routes, platform::this_host()).text;
+    return platform::check_forwarding(forwarded(std::move(routes)), platform::this_host()).text;
 }
 
 bool LocalBackend::uses_so_mark() { return platform::socket_mark_works(); }
@@ -186,12 +198,15 @@ std::vector<std::string> LocalBackend::health() const {
                     break;
                 }
             }
-        if (!p.subnet_routes().empty() && platform::check_forwarding(p.subnet_routes(), platform::this_host()).broken)
+        if (!p.subnet_routes().empty() && platform::check_forwarding(forwarded(p.subnet_routes()), platform::this_host()).broken)
             out.emplace_back("Subnet routing is enabled, but IP forwarding is disabled. Check that IP forwarding is enabled on your machine.");
         out.insert(out.end(), map_->health.begin(), map_->health.end());
         for (const auto& [id, m] : map_->display_messages) out.push_back(m.text);
     }
     out.insert(out.end(), route_notes_.begin(), route_notes_.end());
+    if (repair_limit_.fighting())
+        out.emplace_back("Another program on this host keeps removing routes or firewall rules of this one, so the tunnel is interrupted now "
+                         "and then. Look which one it is (journalctl, nft monitor, ip monitor).");
     if (router_) out.insert(out.end(), router_->problems().begin(), router_->problems().end());
     if (dns_) {
         const auto problems = dns_->health();

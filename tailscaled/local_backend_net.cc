@@ -38,8 +38,9 @@ void LocalBackend::apply_keys() {
 
 void LocalBackend::on_net_event(const platform::NetEvent& event) {
     net_ = *event.state;
-    if (event.router_touched && router_ && applied_) {
-        if (const auto n = router_->resync(); n && *n > 0) log::info("router: {} settings were restored after others changed them", *n);
+    if (event.router_touched && !repair_timer_.armed()) {
+        const Time now = loop_.now();
+        repair_timer_.set_after(std::max(Duration{}, repair_limit_.next(now) - now));
     }
     if (event.change == platform::NetChange::kNone) return;
     log::info("monitor: the network changed ({})", event.change == platform::NetChange::kMajor ? "major" : "minor");
@@ -120,11 +121,7 @@ void LocalBackend::apply_dns() {
     wanted.exit_node = exit_node(*map_, profiles_.prefs());
     wanted.v6 = router_ && router_->capabilities().v6;
     // As the router routes: through the tunnel, unless the host is itself connected to that network.
-    std::vector<Prefix> connected;
-    for (const auto& i : net_.interfaces)
-        for (const auto& a : i.addrs)
-            if (i.link.name != options_.tun_name && i.link.up && !a.prefix.is_single()) connected.push_back(a.prefix.masked());
-    wanted.in_tunnel = [tables = tables_, connected = std::move(connected)](const Addr& a) {
+    wanted.in_tunnel = [tables = tables_, connected = connected_networks(net_, options_.tun_name)](const Addr& a) {
         return tables->routes.find(a) != nullptr && std::none_of(connected.begin(), connected.end(), [&](const Prefix& p) { return p.contains(a); });
     };
     dns_->apply(wanted);
@@ -132,6 +129,17 @@ void LocalBackend::apply_dns() {
 
 void LocalBackend::on_dns_query(const DnsClient& client, Bytes query) {
     if (dns_) dns_->on_query(client, query);
+}
+
+void LocalBackend::repair_router() {
+    if (!router_ || !applied_) return;
+    const bool fought = repair_limit_.fighting();
+    const auto mended = router_->resync();
+    if (!mended) log::info("router: {}", mended.error().message());
+    repair_limit_.looked(loop_.now(), !mended || *mended > 0);
+    if (repair_limit_.fighting() && !fought)
+        log::info("router: another program undoes these settings again and again; from now on they are restored twice a minute");
+    publish_health();
 }
 
 void LocalBackend::take_down() {
@@ -199,7 +207,7 @@ void LocalBackend::on_netcheck(const netcheck::Report& report) {
     info.preferred_derp = home_derp_ != 0 ? home_derp_ : report.preferred_derp;
     for (const auto& [region, latency] : report.region_v4_latency) info.derp_latency[fmt::format("{}-v4", region)] = latency.seconds();
     for (const auto& [region, latency] : report.region_v6_latency) info.derp_latency[fmt::format("{}-v6", region)] = latency.seconds();
-    info.firewall_mode = router_ && router_->capabilities().iptables ? "ipt-default" : "";
+    info.firewall_mode = router_ ? router_->firewall_mode() : "";
     const bool changed = !net_info_ || !net_info_->basically_equal(info);
     net_info_ = std::move(info);
     if (!map_started_ && logged_in_)

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/log.h"
+#include "netstack/via6.h"
 
 namespace mesh::daemon {
 
@@ -78,6 +79,20 @@ void keep_each_once(std::vector<Prefix>& prefixes, std::vector<std::string>* not
         if (prefixes[i] == prefixes[i - 1] && notes->size() < kMaxNotes)
             notes->push_back(fmt::format("The route {} is offered by more than one node; one of them is used.", prefixes[i].str()));
     prefixes.erase(std::unique(prefixes.begin(), prefixes.end()), prefixes.end());
+}
+
+void note_outside_ranges(const platform::RouterConfig& c, std::vector<std::string>* notes) {
+    const bool ours = std::any_of(c.local_addrs.begin(), c.local_addrs.end(),
+                                  [](const Prefix& p) { return Prefix{Addr::v4(100, 64, 0, 0), 10}.contains(p.addr); });
+    if (!notes || !ours || !c.cgnat_drop || c.netfilter == platform::NetfilterMode::kOff) return;
+    for (const auto& o : c.outside_ranges) {
+        std::string networks;
+        for (const Prefix& p : o.networks) networks += (networks.empty() ? "" : ", ") + p.str();
+        notes->push_back(fmt::format("{} uses addresses of 100.64.0.0/10, as this tailnet does{}. Answers, leases{} are let in there; a "
+                                     "device whose address equals a node's cannot be reached.",
+                                     log::printable(o.interface), networks.empty() ? "" : " (" + networks + ")",
+                                     networks.empty() ? "" : " and these networks"));
+    }
 }
 
 }  // namespace
@@ -189,12 +204,16 @@ std::shared_ptr<const dataplane::Tables> make_tables(const NetMap& map, const ap
         const PeerId id = ids.find(c->node->id);
         for (const Prefix& p : c->prefixes)
             if (id != kNoPeer && is_own_address(*c->node, p)) tables->routes.insert(p, id);
+        if (id != kNoPeer) tables->peers[id].v4 = c->node->address(Addr::Family::kV4);
     }
     netstack::LocalSet local;
     for (const Prefix& p : map.self->addresses)
         if (p.is_single()) local.prefixes.push_back(p);
     if (prefs.advertise_routes)
-        for (const Prefix& p : *prefs.advertise_routes) local.prefixes.push_back(p.masked());
+        for (const Prefix& p : *prefs.advertise_routes) {
+            local.prefixes.push_back(p.masked());
+            if (netstack::is_via6(p)) tables->via6_routes.push_back(p.masked());
+        }
     local.except = netstack::exit_node_exceptions();
     for (const auto& i : net.interfaces)
         for (const auto& a : i.addrs)
@@ -220,6 +239,19 @@ std::shared_ptr<const dataplane::Tables> make_tables(const NetMap& map, const ap
     return tables;
 }
 
+std::vector<Prefix> connected_networks(const platform::NetState& net, const std::string& tun) {
+    std::vector<Prefix> out;
+    for (const auto& i : net.interfaces) {
+        if (i.link.name == tun || !i.link.up || i.link.loopback) continue;
+        for (const auto& a : i.addrs)
+            if (!a.prefix.is_single() && !a.prefix.addr.is_link_local()) out.push_back(a.prefix.masked());
+    }
+    for (const Addr& gateway : net.gateways)
+        if (!gateway.is_link_local() && std::none_of(out.begin(), out.end(), [&](const Prefix& p) { return p.contains(gateway); }))
+            out.push_back(Prefix::single(gateway));
+    return out;
+}
+
 platform::RouterConfig make_router_config(const NetMap& map, const api::Prefs& prefs, const platform::NetState& net, const std::string& tun,
                                           uint16_t port_v4, uint16_t port_v6, WallTime wall, std::vector<std::string>* notes) {
     platform::RouterConfig c;
@@ -232,6 +264,8 @@ platform::RouterConfig make_router_config(const NetMap& map, const api::Prefs& p
     c.cgnat_drop = !map.has_cap("disable-linux-cgnat-drop-rule");
     c.port_v4 = port_v4;
     c.port_v6 = port_v6;
+    c.forwards = prefs.advertise_routes && !prefs.advertise_routes->empty();
+    c.outside_ranges = net.outside_ranges;
     for (const Prefix& p : map.self->addresses) {
         if (!p.is_single() || c.local_addrs.size() >= kMaxOwnAddrs) continue;
         if (!is_unroutable(p))
@@ -240,33 +274,36 @@ platform::RouterConfig make_router_config(const NetMap& map, const api::Prefs& p
             notes->push_back(fmt::format("The control server gave this node the address {}, which is not used.", p.addr.str()));
     }
 
+    note_outside_ranges(c, notes);
+
     // Table 52 is asked before main, so an accepted route that covers a network this host sits in would cut it off.
-    std::vector<Prefix> connected;
-    for (const auto& i : net.interfaces) {
-        if (i.link.name == tun || !i.link.up || i.link.loopback) continue;
-        for (const auto& a : i.addrs)
-            if (!a.prefix.is_single() && !a.prefix.addr.is_link_local()) connected.push_back(a.prefix.masked());
-    }
+    const std::vector<Prefix> connected = connected_networks(net, tun);
     for (const Claim& claim : claims(map, prefs, wall, notes)) {
         for (const Prefix& p : claim.prefixes) {
-            if (p.is_single()) {
+            if (p.is_single() && is_own_address(*claim.node, p)) {
                 c.peer_routes.push_back(p);
                 continue;
             }
-            const bool inside = std::any_of(connected.begin(), connected.end(), [&](const Prefix& own) {
-                return own.contains(p.addr) && own.len <= p.len;
+            const auto own = std::find_if(connected.begin(), connected.end(), [&](const Prefix& o) {
+                return o.contains(p.addr) && o.len <= p.len;
             });
-            if (inside && !p.is_default()) {
+            if (own != connected.end() && !p.is_default()) {
                 if (notes && notes->size() < kMaxNotes)
-                    notes->push_back(fmt::format("The route {} offered by {} is not used: this host is itself connected to that network.",
-                                                 p.str(), log::printable(claim.node->host_label())));
+                    notes->push_back(fmt::format("The route {} offered by {} is not used: this host is itself connected to {}.", p.str(),
+                                                 log::printable(claim.node->host_label()), own->str()));
                 continue;
             }
-            c.accepted_routes.push_back(p);
-            for (const Prefix& own : connected)
-                if (p.contains(own.addr) && p.len < own.len && (!p.is_default() || prefs.exit_node_allow_lan_access))
-                    c.throw_routes.push_back(own);
+            (p.is_single() ? c.peer_routes : c.accepted_routes).push_back(p);
+            for (const Prefix& o : connected)
+                if (p.contains(o.addr) && p.len < o.len && !p.is_default())
+                    c.throw_routes.push_back(o);
         }
+    }
+    if (prefs.has_exit_node()) {
+        // Both families always, whatever the exit node offers or whether it is there at all: nothing may go past it.
+        for (const Prefix& all : {Prefix{Addr::v4(0, 0, 0, 0), 0}, Prefix{*Addr::parse("::"), 0}})
+            if (std::find(c.accepted_routes.begin(), c.accepted_routes.end(), all) == c.accepted_routes.end()) c.accepted_routes.push_back(all);
+        if (prefs.exit_node_allow_lan_access) c.throw_routes.insert(c.throw_routes.end(), connected.begin(), connected.end());
     }
     keep_each_once(c.peer_routes, notes);
     keep_each_once(c.accepted_routes, notes);

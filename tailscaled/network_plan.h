@@ -59,6 +59,9 @@ struct PeerPlan {
 /// send into a void for up to 15 s. At most 16.
 [[nodiscard]] std::vector<PeerId> peers_to_greet(const netmap::NetMap& map, const PeerIds& ids);
 
+/// Networks that this host reaches without a router: those of its interfaces but `tun`, and gateways outside of them.
+[[nodiscard]] std::vector<Prefix> connected_networks(const platform::NetState& net, const std::string& tun);
+
 /// Where two peers claim the same prefix, its owner by address gets the packets, else the one with the lower node ID.
 [[nodiscard]] std::shared_ptr<const dataplane::Tables> make_tables(const netmap::NetMap& map, const api::Prefs& prefs, const PeerIds& ids,
                                                                    const platform::NetState& net, WallTime wall);

@@ -1,29 +1,40 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "platform/linux/net_monitor.h"
 
+#include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <ctime>
+#include <limits>
 #include <map>
 
 #include "base/log.h"
 #include "platform/fd.h"
+#include "platform/linux/legacy_tables.h"
 #include "platform/linux/netlink.h"
 #include "platform/linux/netlink_wire.h"
 #include "platform/linux/router_plan.h"
 #include "platform/loop/loop.h"
+#include "platform/net/resolver.h"
 
 namespace mesh::platform {
 namespace {
 
 constexpr Duration kDebounce = seconds(1);
 constexpr Duration kRouterDebounce = milliseconds(250);
+constexpr Duration kSleepWorthTelling = seconds(5);
+constexpr Duration kLegacyEvery = seconds(1);
 constexpr Duration kPollEvery = seconds(10);
 constexpr int kDatagramsPerTurn = 64;
+constexpr const char* kFarV4 = "198.41.0.4";
+constexpr const char* kFarV6 = "2001:503:ba3e::2:30";
 
 Result<UniqueFd> subscribe() {
     UniqueFd fd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE));
@@ -36,6 +47,35 @@ Result<UniqueFd> subscribe() {
         if (::setsockopt(fd.get(), SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group) < 0)
             return fail_errno("subscribe to network changes", errno);
     return fd;
+}
+
+/// Changes of nftables, iptables-nft's among them. A kernel without them has nothing to tell.
+UniqueFd subscribe_firewall() {
+    UniqueFd fd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_NETFILTER));
+    sockaddr_nl self{};
+    self.nl_family = AF_NETLINK;
+    const int group = NFNLGRP_NFTABLES;
+    if (!fd.valid() || ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&self), sizeof self) < 0 ||
+        ::setsockopt(fd.get(), SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group) < 0)
+        return {};
+    return fd;
+}
+
+/// Readable when the wall clock jumps, which a wake-up from sleep is as well (timerfd_create(2), TFD_TIMER_CANCEL_ON_SET).
+UniqueFd watch_clock() {
+    UniqueFd fd(::timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC | TFD_NONBLOCK));
+    itimerspec far{};
+    far.it_value.tv_sec = std::numeric_limits<time_t>::max() / 2;
+    if (fd.valid() && ::timerfd_settime(fd.get(), TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &far, nullptr) < 0) fd.reset();
+    return fd;
+}
+
+/// Time spent asleep since the machine started: what one clock counts and the other does not.
+Duration asleep() {
+    timespec boot{}, mono{};
+    ::clock_gettime(CLOCK_BOOTTIME, &boot);
+    ::clock_gettime(CLOCK_MONOTONIC, &mono);
+    return seconds(boot.tv_sec - mono.tv_sec) + nanoseconds(boot.tv_nsec - mono.tv_nsec);
 }
 
 }  // namespace
@@ -58,8 +98,19 @@ Result<NetState> read_net_state() {
             if (l.index == *index && !l.loopback) return l.name;
         return {};
     };
-    out.default_interface_v4 = default_interface("198.41.0.4");
-    out.default_interface_v6 = default_interface("2001:503:ba3e::2:30");
+    for (const char* far : {kFarV4, kFarV6})
+        if (const auto r = netlink.route_entry(*Addr::parse(far), kBypassMark); r && r->gateway.is_valid())
+            out.gateways.push_back(r->gateway);
+    out.default_interface_v4 = default_interface(kFarV4);
+    out.default_interface_v6 = default_interface(kFarV6);
+    // Aliyun's name servers: its hosts have private addresses and a route of their own for the range.
+    std::vector<std::pair<int, Prefix>> into_range;
+    for (const Addr& server : {Addr::v4(100, 100, 2, 136), Addr::v4(100, 100, 2, 138)})
+        if (const auto r = netlink.route_entry(server, kBypassMark); r && r->oif != 0) into_range.emplace_back(r->oif, r->dst);
+    for (const Endpoint& server : system_resolver_config().servers)
+        if (const auto r = netlink.route_entry(server.addr, kBypassMark); r && r->oif != 0 && server.addr.is_v4())
+            into_range.emplace_back(r->oif, Prefix::single(server.addr));
+    out.outside_ranges = outside_ranges(out.interfaces, into_range);
     return out;
 }
 
@@ -69,7 +120,8 @@ struct NetMonitor::State {
           own_tun(std::move(tun)),
           on_event(std::move(cb)),
           change_timer(l, [this] { judge(); }),
-          router_timer(l, [this] { tell_router(); }) {}
+          router_timer(l, [this] { tell_router(); }),
+          legacy_timer(l, [this] { look_at_legacy_tables(); }) {}
 
     Loop& loop;
     std::string own_tun;
@@ -81,7 +133,14 @@ struct NetMonitor::State {
     bool overflowed = false;
     Timer change_timer;
     Timer router_timer;
-    std::unique_ptr<FdPoll> poll;  // last: dies first
+    Timer legacy_timer;
+    std::vector<LegacyTable> legacy;
+    UniqueFd firewall_fd;
+    UniqueFd clock_fd;
+    Duration slept;
+    std::unique_ptr<FdPoll> poll;  // last: die first
+    std::unique_ptr<FdPoll> firewall_poll;
+    std::unique_ptr<FdPoll> clock_poll;
 
     void changed() {
         if (!change_timer.armed() || polling) change_timer.set_after(kDebounce);
@@ -117,6 +176,14 @@ struct NetMonitor::State {
         call({.change = change, .router_touched = lost, .state = &copy});
     }
 
+    void look_at_legacy_tables() {
+        legacy_timer.set_after(kLegacyEvery);
+        std::vector<LegacyTable> fresh = read_legacy_tables();
+        if (fresh == legacy) return;
+        legacy = std::move(fresh);
+        router_touched();
+    }
+
     void note_own_index() {
         own_index = 0;
         for (const NetInterface& i : now.interfaces)
@@ -136,6 +203,29 @@ struct NetMonitor::State {
             }
             if (n <= 0) return;
             each_message(buffer, static_cast<size_t>(n));
+        }
+    }
+
+    /// After a sleep paths, relays and leases are stale, whatever the addresses look like.
+    void clock_jumped() {
+        uint64_t count = 0;
+        static_cast<void>(!::read(clock_fd.get(), &count, sizeof count));  // ECANCELED: that is the news
+        const Duration before = std::exchange(slept, asleep());
+        if (slept - before < kSleepWorthTelling) return;
+        log::info("monitor: the machine slept for {} s", (slept - before).millis() / 1000);
+        const NetState copy = now;
+        changed();
+        call({.change = NetChange::kMajor, .router_touched = true, .state = &copy});
+    }
+
+    /// What changed does not matter, nor that some of it was lost: the router looks itself.
+    void firewall_readable() {
+        uint8_t buffer[16384];
+        for (int i = 0; i < kDatagramsPerTurn; ++i) {
+            const ssize_t n = ::recv(firewall_fd.get(), buffer, sizeof buffer, 0);
+            if (n < 0 && errno == EINTR) continue;
+            if (n < 0 && errno != ENOBUFS) return;
+            router_touched();
         }
     }
 
@@ -172,7 +262,8 @@ struct NetMonitor::State {
                 changed();
             }
         } else if (const auto rule = parse_rule(type, body, len)) {
-            if (type == RTM_DELRULE && rule->priority >= 5200 && rule->priority < 5300) router_touched();
+            const auto in = [&](uint32_t base) { return rule->priority >= base && rule->priority < base + 100; };
+            if (type == RTM_DELRULE && (in(kRuleBase) || in(kMwan3RuleBase))) router_touched();
         }
     }
 };
@@ -191,6 +282,17 @@ Result<std::unique_ptr<NetMonitor>> NetMonitor::create(Loop& loop, std::string o
         s->polling = true;
         s->change_timer.set_after(kPollEvery);
     }
+    s->slept = asleep();
+    s->clock_fd = watch_clock();
+    if (s->clock_fd.valid()) {
+        s->clock_poll = std::make_unique<FdPoll>(loop, s->clock_fd.get(), [s](FdPoll::Events) { s->clock_jumped(); });
+        s->clock_poll->set_interest(true, false);
+    }
+    s->firewall_fd = subscribe_firewall();
+    if (s->firewall_fd.valid()) {
+        s->firewall_poll = std::make_unique<FdPoll>(loop, s->firewall_fd.get(), [s](FdPoll::Events) { s->firewall_readable(); });
+        s->firewall_poll->set_interest(true, false);
+    }
     TRY_ASSIGN(s->now, read_net_state());
     s->note_own_index();
     return std::unique_ptr<NetMonitor>(new NetMonitor(std::move(state)));
@@ -199,5 +301,6 @@ Result<std::unique_ptr<NetMonitor>> NetMonitor::create(Loop& loop, std::string o
 NetMonitor::NetMonitor(std::unique_ptr<State> state) : state_(std::move(state)) {}
 NetMonitor::~NetMonitor() = default;
 const NetState& NetMonitor::state() const { return state_->now; }
+void NetMonitor::watch_legacy_tables() { state_->look_at_legacy_tables(); }
 
 }  // namespace mesh::platform

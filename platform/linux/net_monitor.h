@@ -19,7 +19,7 @@ class Loop;
 struct NetEvent {
     NetChange change = NetChange::kNone;
     /// Something that the router owns may be gone (a rule of ours, a route of table 52, an address or the state of the
-    /// TUN): call Router::resync().
+    /// TUN, firewall rules): call Router::resync().
     bool router_touched = false;
     const NetState* state = nullptr;  ///< valid during the call; never null
 };
@@ -36,6 +36,8 @@ class NetMonitor {
     NetMonitor& operator=(const NetMonitor&) = delete;
 
     [[nodiscard]] const NetState& state() const;
+    /// Also looks at the tables of iptables-legacy, once a second: it announces nothing.
+    void watch_legacy_tables();
 
    private:
     struct State;

@@ -66,6 +66,31 @@ bool NetState::any_up(std::string_view own_tun) const {
                        [&](const NetInterface& i) { return i.link.up && interesting(i, own_tun); });
 }
 
+std::vector<OutsideRange> outside_ranges(const std::vector<NetInterface>& interfaces,
+                                         const std::vector<std::pair<int, Prefix>>& routes) {
+    const Prefix range{Addr::v4(100, 64, 0, 0), 10};
+    const Prefix chromeos{Addr::v4(100, 115, 92, 0), 23};
+    std::vector<OutsideRange> out;
+    for (const NetInterface& i : interfaces) {
+        if (!i.link.up || i.link.loopback || i.link.kind == "tun" || i.link.kind == "wireguard") continue;
+        OutsideRange o{i.link.name, {}};
+        bool here = false;
+        const auto add = [&](const Prefix& p) {
+            if (!range.contains(p.addr) || chromeos.contains(p.addr) || p.addr == service_addr_v4()) return;
+            here = true;
+            // A wider prefix than the range itself (a default route) says nothing about the range.
+            if (p.len >= range.len && !p.is_single()) o.networks.push_back(p.masked());
+        };
+        for (const LinkAddr& a : i.addrs) add(a.prefix);
+        for (const auto& [index, prefix] : routes)
+            if (index == i.link.index && prefix.len >= range.len) add(prefix);
+        std::sort(o.networks.begin(), o.networks.end());
+        o.networks.erase(std::unique(o.networks.begin(), o.networks.end()), o.networks.end());
+        if (here) out.push_back(std::move(o));
+    }
+    return out;
+}
+
 NetChange judge_change(const NetState& before, const NetState& now, std::string_view own_tun) {
     const bool routes = before.default_interface_v4 != now.default_interface_v4 ||
                         before.default_interface_v6 != now.default_interface_v6;

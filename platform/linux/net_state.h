@@ -5,9 +5,11 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/ip.h"
+#include "platform/linux/firewall_rules.h"
 #include "platform/linux/route_types.h"
 
 namespace mesh::platform {
@@ -22,6 +24,9 @@ struct NetState {
     std::vector<NetInterface> interfaces;  ///< sorted by index
     std::string default_interface_v4;      ///< by which unmarked-by-the-tunnel traffic leaves; empty: none
     std::string default_interface_v6;
+    std::vector<Addr> gateways;            ///< of the default routes
+    /// Where 100.64.0.0/10 lies outside of any tunnel: carriers (WAN addresses), clouds (name servers), small networks.
+    std::vector<OutsideRange> outside_ranges;
     bool operator==(const NetState&) const = default;
 
     /// An interface other than loopback and `own_tun` is up with a global address of that family.
@@ -29,6 +34,10 @@ struct NetState {
     [[nodiscard]] bool have_v6(std::string_view own_tun) const;
     [[nodiscard]] bool any_up(std::string_view own_tun) const;
 };
+
+/// Of the interfaces' addresses and of routes that lead into the range, as (interface, prefix); TUN interfaces are left out.
+[[nodiscard]] std::vector<OutsideRange> outside_ranges(const std::vector<NetInterface>& interfaces,
+                                                       const std::vector<std::pair<int, Prefix>>& routes);
 
 /// kMajor: sockets should be bound anew (default route's interface, addresses or state of an interesting interface, or
 /// the families changed, and the default interface is usable). kMinor: measure again.

@@ -191,14 +191,15 @@ Status Netlink::delete_address(int index, const Prefix& address) {
     return ignore(transact(request, "delete address " + address.str()), EADDRNOTAVAIL);
 }
 
-Result<std::vector<IpRoute>> Netlink::routes(Addr::Family family, uint32_t table) {
+Result<std::vector<IpRoute>> Netlink::routes(Addr::Family family, uint32_t table, int oif) {
     Request request(RTM_GETROUTE, NLM_F_DUMP);
     request.body<rtmsg>().rtm_family = family_of(family);
     if (strict_) request.attr(RTA_TABLE, table);
+    if (strict_ && oif > 0) request.attr(RTA_OIF, static_cast<uint32_t>(oif));
     std::vector<IpRoute> out;
     const Status s = transact(request, "list routes", [&](uint16_t type, const uint8_t* body, size_t len) {
         auto r = parse_route(type, body, len);
-        if (r && r->table == table) out.push_back(*r);
+        if (r && r->table == table && (oif == 0 || r->oif == oif)) out.push_back(*r);
     });
     if (!is_errno(s, ENOENT)) TRY(s);  // the table comes into being with its first route
     std::sort(out.begin(), out.end());
@@ -239,26 +240,34 @@ Status Netlink::delete_route(const IpRoute& route) {
     return ignore(transact(request, "delete route " + route.dst.str()), ESRCH);
 }
 
-Result<int> Netlink::route_interface(const Addr& dst, uint32_t mark) {
+Result<IpRoute> Netlink::look_up(const Addr& dst, uint32_t mark, unsigned flags) {
     Request request(RTM_GETROUTE, 0);
     auto& body = request.body<rtmsg>();
     body.rtm_family = dst.is_v4() ? AF_INET : AF_INET6;
     body.rtm_dst_len = static_cast<uint8_t>(dst.bits());
+    body.rtm_flags = flags;
     request.attr(RTA_DST, dst);
     if (mark != 0) request.attr(RTA_MARK, mark);
-    int oif = 0;
+    IpRoute out;
     const Status s = transact(request, "route to " + dst.str(), [&](uint16_t type, const uint8_t* b, size_t len) {
-        if (auto r = parse_route(type, b, len); r && r->type == IpRoute::Type::kUnicast) oif = r->oif;
+        if (auto r = parse_route(type, b, len); r && r->type == IpRoute::Type::kUnicast) out = *r;
     });
     if (!s) {
         const int err = s.error().sys_errno;
         if (err == ENETUNREACH || err == EHOSTUNREACH || err == EACCES || err == EINVAL || err == EAFNOSUPPORT ||
             err == EOPNOTSUPP)
-            return 0;
+            return IpRoute{};
         return tl::unexpected(s.error());
     }
-    return oif;
+    return out;
 }
+
+Result<int> Netlink::route_interface(const Addr& dst, uint32_t mark) {
+    TRY_ASSIGN(const IpRoute route, look_up(dst, mark, 0));
+    return route.oif;
+}
+
+Result<IpRoute> Netlink::route_entry(const Addr& dst, uint32_t mark) { return look_up(dst, mark, RTM_F_FIB_MATCH); }
 
 Result<std::vector<IpRule>> Netlink::rules(Addr::Family family) {
     Request request(RTM_GETRULE, NLM_F_DUMP);

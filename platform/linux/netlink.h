@@ -32,8 +32,8 @@ class Netlink {
     /// One that is already gone is no error.
     [[nodiscard]] Status delete_address(int index, const Prefix& address);
 
-    /// Routes of one table; a table that does not exist is empty.
-    [[nodiscard]] Result<std::vector<IpRoute>> routes(Addr::Family family, uint32_t table);
+    /// Routes of one table, with `oif` those through that interface; a table that does not exist is empty.
+    [[nodiscard]] Result<std::vector<IpRoute>> routes(Addr::Family family, uint32_t table, int oif = 0);
     /// Code kSystem with EEXIST if there is a route of the same destination and metric: nothing is replaced.
     [[nodiscard]] Status add_route(const IpRoute& route);
     /// One that is already gone is no error.
@@ -41,6 +41,8 @@ class Netlink {
     /// The interface by which `mark`-ed traffic to `dst` would leave: one look-up, whatever the size of the tables.
     /// 0: none.
     [[nodiscard]] Result<int> route_interface(const Addr& dst, uint32_t mark);
+    /// The entry of the routing tables that this traffic follows, with its prefix and gateway. oif 0: none.
+    [[nodiscard]] Result<IpRoute> route_entry(const Addr& dst, uint32_t mark);
 
     [[nodiscard]] Result<std::vector<IpRule>> rules(Addr::Family family);
     /// A rule that exists already is no error.
@@ -54,6 +56,8 @@ class Netlink {
     Netlink() = default;
     /// Sends and reads to the acknowledgement or the end of the dump; the kernel's errno as an error.
     [[nodiscard]] Status transact(Request& request, const std::string& what, const OnMessage& on_message = {});
+
+    [[nodiscard]] Result<IpRoute> look_up(const Addr& dst, uint32_t mark, unsigned flags);
 
     UniqueFd fd_;
     uint32_t seq_ = 0;

@@ -27,12 +27,14 @@ constexpr size_t kAttrHeader = sizeof(nlattr);
 constexpr size_t align4(size_t n) { return (n + 3) & ~size_t{3}; }  // NLMSG_ALIGN, NLA_ALIGN
 
 struct Chain {
-    bool v6 = false;
+    uint8_t family = 0;
     std::string table;
     std::string name;
     bool base = false;
     bool accept = true;
-    uint32_t use = 0;  // rules in it and jumps to it
+    uint32_t hook = 0;  // of a base chain: NF_INET_FORWARD ...
+    uint32_t use = 0;   // rules in it and jumps to it
+    [[nodiscard]] bool v6() const { return family == NFPROTO_IPV6; }
 };
 
 bool is_iptables_table(uint8_t family, const std::string& name) {
@@ -51,9 +53,12 @@ class Nfnetlink {
     }
 
     using OnAttrs = std::function<void(uint8_t family, ByteSpan attrs)>;
-    Status dump(uint16_t message, const OnAttrs& on_attrs) {
+    /// `table_attr`: with it, of that table and family only.
+    Status dump(uint16_t message, const OnAttrs& on_attrs, uint16_t table_attr = 0, uint8_t family = NFPROTO_UNSPEC,
+                const std::string& table = {}) {
         begin();
-        put(nft_type(message), NLM_F_REQUEST | NLM_F_DUMP, NFPROTO_UNSPEC, 0);
+        put(nft_type(message), NLM_F_REQUEST | NLM_F_DUMP, family, 0);
+        if (table_attr != 0) attr(table_attr, table);
         TRY(send());
         for (;;) {
             TRY_ASSIGN(const bool done, receive(on_attrs));
@@ -163,21 +168,44 @@ std::string text(ByteSpan b) {
     return s;
 }
 
-Result<std::vector<Chain>> list_chains(Nfnetlink& nl) {
+uint32_t be32(ByteSpan b) { return b.size() >= 4 ? load_be32(b.data()) : 0; }
+
+/// All of the host.
+Result<std::vector<Chain>> list_all_chains(Nfnetlink& nl) {
     std::vector<Chain> out;
     TRY(nl.dump(NFT_MSG_GETCHAIN, [&](uint8_t family, ByteSpan attrs) {
         Chain c;
-        c.v6 = family == NFPROTO_IPV6;
+        c.family = family;
         each_attr(attrs, [&](int type, ByteSpan value) {
             if (type == NFTA_CHAIN_TABLE) c.table = text(value);
             if (type == NFTA_CHAIN_NAME) c.name = text(value);
-            if (type == NFTA_CHAIN_HOOK) c.base = true;
-            if (type == NFTA_CHAIN_POLICY && value.size() >= 4) c.accept = load_be32(value.data()) == NF_ACCEPT;
-            if (type == NFTA_CHAIN_USE && value.size() >= 4) c.use = load_be32(value.data());
+            if (type == NFTA_CHAIN_HOOK) {
+                c.base = true;
+                each_attr(value, [&](int t, ByteSpan v) {
+                    if (t == NFTA_HOOK_HOOKNUM) c.hook = be32(v);
+                });
+            }
+            if (type == NFTA_CHAIN_POLICY) c.accept = be32(value) == NF_ACCEPT;
+            if (type == NFTA_CHAIN_USE) c.use = be32(value);
         });
-        if (is_iptables_table(family, c.table)) out.push_back(std::move(c));
+        out.push_back(std::move(c));
     }));
     return out;
+}
+
+bool without_nf_tables(const Error& e) {
+    return e.sys_errno == EINVAL || e.sys_errno == EOPNOTSUPP || e.sys_errno == EPROTONOSUPPORT;
+}
+
+/// Of the six tables; none where the kernel has no nf_tables.
+Result<std::vector<Chain>> list_chains(Nfnetlink& nl) {
+    auto all = list_all_chains(nl);
+    if (!all) {
+        if (without_nf_tables(all.error())) return std::vector<Chain>{};
+        return tl::unexpected(std::move(all.error()));
+    }
+    std::erase_if(*all, [](const Chain& c) { return !is_iptables_table(c.family, c.table); });
+    return all;
 }
 
 Result<std::vector<NftTable>> list_tables(Nfnetlink& nl, const std::vector<Chain>& chains) {
@@ -192,24 +220,148 @@ Result<std::vector<NftTable>> list_tables(Nfnetlink& nl, const std::vector<Chain
     }));
     for (NftTable& t : out) {
         for (const Chain& c : chains)
-            if (c.v6 == t.v6 && c.table == t.name) t.chains.push_back(c.name);
+            if (c.v6() == t.v6 && c.table == t.name) t.chains.push_back(c.name);
         std::sort(t.chains.begin(), t.chains.end());
     }
     std::sort(out.begin(), out.end());
     return out;
 }
 
+// ---- rules ----
+
+void read_verdict(ByteSpan data, NftRule& rule) {
+    each_attr(data, [&](int type, ByteSpan value) {
+        if (type != NFTA_IMMEDIATE_DATA) return;
+        each_attr(value, [&](int t, ByteSpan v) {
+            if (t != NFTA_DATA_VERDICT) return;
+            each_attr(v, [&](int vt, ByteSpan vv) {
+                if (vt == NFTA_VERDICT_CODE) rule.accepts = be32(vv) == NF_ACCEPT;
+                if (vt == NFTA_VERDICT_CHAIN) rule.target = text(vv);
+            });
+        });
+    });
+}
+
+/// Expressions come in order: what a comparison compares was loaded by the one before.
+void read_expressions(ByteSpan list, NftRule& rule) {
+    bool in_name = false;
+    each_attr(list, [&](int type, ByteSpan expr) {
+        if (type != NFTA_LIST_ELEM) return;
+        std::string name;
+        ByteSpan data;
+        each_attr(expr, [&](int t, ByteSpan v) {
+            if (t == NFTA_EXPR_NAME) name = text(v);
+            if (t == NFTA_EXPR_DATA) data = v;
+        });
+        if (name == "immediate") read_verdict(data, rule);
+        bool equal = true;
+        each_attr(data, [&](int t, ByteSpan v) {
+            if (name == "cmp" && t == NFTA_CMP_OP) equal = be32(v) == NFT_CMP_EQ;
+            if (name == "cmp" && t == NFTA_CMP_DATA && in_name && equal)
+                each_attr(v, [&](int dt, ByteSpan dv) {
+                    if (dt == NFTA_DATA_VALUE) rule.in = text(dv);
+                });
+        });
+        in_name = false;
+        if (name == "meta")
+            each_attr(data, [&](int t, ByteSpan v) {
+                if (t == NFTA_META_KEY) in_name = be32(v) == NFT_META_IIFNAME;
+            });
+    });
+}
+
+/// The comment, and the marks of the original client, which are no comments.
+void read_userdata(ByteSpan data, NftRule& rule) {
+    rule.connmark = as_text(data).find("ts-connmark-") != std::string_view::npos;
+    while (data.size() >= 2) {
+        const size_t len = std::min<size_t>(data[1], data.size() - 2);
+        if (data[0] == 0) rule.comment = text(data.subspan(2, len));  // NFTNL_UDATA_RULE_COMMENT
+        data = data.subspan(2 + len);
+    }
+}
+
+bool is_ts_chain(std::string_view name) { return name.starts_with("ts-"); }
+
 }  // namespace
+
+Result<NftHost> read_nft_host() {
+    TRY_ASSIGN(Nfnetlink nl, Nfnetlink::open());
+    TRY_ASSIGN(const std::vector<Chain> chains, list_chains(nl));
+    NftHost out;
+    std::vector<std::pair<uint8_t, std::string>> tables;
+    for (const Chain& c : chains) {
+        out.chains.push_back({.v6 = c.v6(), .table = c.table, .name = c.name, .base = c.base, .rules = {}});
+        if (const auto t = std::pair(c.family, c.table); std::find(tables.begin(), tables.end(), t) == tables.end())
+            tables.push_back(t);
+    }
+    for (const auto& [family, table] : tables) {
+        const bool v6 = family == NFPROTO_IPV6;
+        const auto on_rule = [&, &wanted = table](uint8_t f, ByteSpan attrs) {
+            NftRule rule;
+            std::string of, chain;
+            each_attr(attrs, [&](int type, ByteSpan value) {
+                if (type == NFTA_RULE_TABLE) of = text(value);
+                if (type == NFTA_RULE_CHAIN) chain = text(value);
+                if (type == NFTA_RULE_HANDLE && value.size() >= 8)
+                    rule.handle = (uint64_t{load_be32(value.data())} << 32) | load_be32(value.data() + 4);
+                if (type == NFTA_RULE_EXPRESSIONS) read_expressions(value, rule);
+                if (type == NFTA_RULE_USERDATA) read_userdata(value, rule);
+            });
+            if ((f == NFPROTO_IPV6) != v6 || of != wanted) return;
+            const bool ours = is_our_nft_comment(rule.comment) || rule.connmark;
+            if (!ours && !is_ts_chain(chain) && !is_ts_chain(rule.target)) return;
+            for (NftChain& c : out.chains)
+                if (c.v6 == v6 && c.table == of && c.name == chain) c.rules.push_back(rule);
+        };
+        TRY(nl.dump(NFT_MSG_GETRULE, on_rule, NFTA_RULE_TABLE, family, table));
+    }
+    return out;
+}
+
+Result<size_t> count_nft_rules() {
+    TRY_ASSIGN(Nfnetlink nl, Nfnetlink::open());
+    size_t count = 0;
+    TRY(nl.dump(NFT_MSG_GETRULE, [&](uint8_t, ByteSpan) { ++count; }));
+    return count;
+}
+
+Result<std::vector<std::string>> dropping_forward_chains(const std::string& tun_name) {
+    TRY_ASSIGN(Nfnetlink nl, Nfnetlink::open());
+    TRY_ASSIGN(const std::vector<Chain> chains, list_all_chains(nl));
+    std::vector<std::string> out;
+    for (const Chain& c : chains) {
+        if (!c.base || c.accept || c.hook != NF_INET_FORWARD || is_iptables_table(c.family, c.table)) continue;
+        const char* family = c.family == NFPROTO_INET ? "inet" : c.family == NFPROTO_IPV4 ? "ip" : c.family == NFPROTO_IPV6 ? "ip6" : nullptr;
+        if (family == nullptr) continue;
+        // Its zones live in other chains, but are chosen by interface in this one.
+        bool knows_us = false;
+        TRY(nl.dump(
+            NFT_MSG_GETRULE,
+            [&](uint8_t, ByteSpan attrs) {
+                std::string of, chain;
+                NftRule rule;
+                each_attr(attrs, [&](int type, ByteSpan value) {
+                    if (type == NFTA_RULE_TABLE) of = text(value);
+                    if (type == NFTA_RULE_CHAIN) chain = text(value);
+                    if (type == NFTA_RULE_EXPRESSIONS) read_expressions(value, rule);
+                });
+                knows_us = knows_us || (of == c.table && chain == c.name && rule.in == tun_name);
+            },
+            NFTA_RULE_TABLE, c.family, c.table));
+        if (!knows_us) out.push_back(std::string(family) + " " + c.table + " " + c.name);
+    }
+    return out;
+}
 
 Result<std::vector<NftTable>> list_iptables_nft_tables() {
     TRY_ASSIGN(Nfnetlink nl, Nfnetlink::open());
-    const auto chains = list_chains(nl);
-    if (!chains) {
-        const int err = chains.error().sys_errno;
-        if (err == EINVAL || err == EOPNOTSUPP || err == EPROTONOSUPPORT) return std::vector<NftTable>{};
-        return tl::unexpected(chains.error());
+    TRY_ASSIGN(const std::vector<Chain> chains, list_chains(nl));
+    if (chains.empty()) {
+        auto tables = list_tables(nl, chains);
+        if (!tables && without_nf_tables(tables.error())) return std::vector<NftTable>{};
+        return tables;
     }
-    return list_tables(nl, *chains);
+    return list_tables(nl, chains);
 }
 
 Status delete_new_empty_tables(const std::vector<NftTable>& before) {
@@ -220,7 +372,7 @@ Status delete_new_empty_tables(const std::vector<NftTable>& before) {
         const auto old = std::find_if(before.begin(), before.end(),
                                       [&](const NftTable& b) { return b.v6 == t.v6 && b.name == t.name; });
         for (const Chain& c : chains) {
-            if (c.v6 != t.v6 || c.table != t.name || !c.base || !c.accept || c.use != 0) continue;
+            if (c.v6() != t.v6 || c.table != t.name || !c.base || !c.accept || c.use != 0) continue;
             if (old != before.end() && std::binary_search(old->chains.begin(), old->chains.end(), c.name)) continue;
             TRY(nl.remove(NFT_MSG_DELCHAIN, t.v6, NFTA_CHAIN_TABLE, t.name, NFTA_CHAIN_NAME, c.name));
         }

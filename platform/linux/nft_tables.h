@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "platform/linux/nft_plan.h"
 
 namespace mesh::platform {
 
@@ -23,5 +24,13 @@ struct NftTable {
 /// Deletes base chains that are not in `before`, hold no rules and have policy accept, and tables not in `before` that
 /// are then empty. The kernel refuses whatever is in use, so nobody's rules can be lost.
 Status delete_new_empty_tables(const std::vector<NftTable>& before);
+
+/// What of the six tables concerns us. Empty where the kernel has no nf_tables.
+[[nodiscard]] Result<NftHost> read_nft_host();
+/// All rules of all tables: is nftables in use on this host? Rules that iptables-nft made count as well.
+[[nodiscard]] Result<size_t> count_nft_rules();
+/// Base chains of the hook forward outside the six tables that drop by default and have no rule for that interface, as
+/// "inet fw4 forward": an accept of ours is not the last word for them.
+[[nodiscard]] Result<std::vector<std::string>> dropping_forward_chains(const std::string& tun_name);
 
 }  // namespace mesh::platform

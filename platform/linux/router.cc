@@ -2,11 +2,11 @@
 #include "platform/linux/router.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 
 #include "base/log.h"
-#include "platform/linux/router_host.h"
 #include "platform/linux/run_command.h"
 #include "platform/linux/sysctl.h"
 
@@ -17,7 +17,14 @@ constexpr const char* kSrcValidMark = "net/ipv4/conf/all/src_valid_mark";
 
 bool connmark_anywhere(const HostState& host) {
     return (host.iptables && has_connmark_rules(*host.iptables)) ||
-           (host.ip6tables && has_connmark_rules(*host.ip6tables));
+           (host.ip6tables && has_connmark_rules(*host.ip6tables)) || (host.nft && has_connmark_rules(*host.nft));
+}
+
+/// OpenWrt's mwan3 puts its marks' rules from 2001 on, after which ours would never be asked.
+bool mwan3_steers(const std::vector<IpRule>& rules) {
+    if (::access("/etc/config/mwan3", F_OK) != 0) return false;
+    return std::any_of(rules.begin(), rules.end(),
+                       [](const IpRule& r) { return r.priority >= 2001 && r.priority <= 2004 && r.mark != 0; });
 }
 
 }  // namespace
@@ -43,7 +50,7 @@ Ipv6Support detect_ipv6(const std::string& tun_name) {
 
 Router::Router(std::string tun_name, Netlink netlink) : tun_name_(std::move(tun_name)), netlink_(std::move(netlink)) {}
 
-Result<std::unique_ptr<Router>> Router::start(const std::string& tun_name) {
+Result<std::unique_ptr<Router>> Router::start(const std::string& tun_name, const std::string& firewall_wish) {
     TRY_ASSIGN(Netlink netlink, Netlink::open());
     TRY_ASSIGN(const LinkInfo link, netlink.link(tun_name));
     static_cast<void>(link);
@@ -55,12 +62,27 @@ Result<std::unique_ptr<Router>> Router::start(const std::string& tun_name) {
         router->tables_before_ = std::move(*tables);
         router->tables_known_ = true;
     }
+    RouterCapabilities& can = router->can_;
+    router->firewall_ = choose_firewall(firewall_facts(firewall_wish));
+    can.nft = router->firewall_.kind == FirewallKind::kNft;
+    router->what_.iptables = router->firewall_.kind == FirewallKind::kIptables;
+    router->what_.nft = can.nft;
+    if (router->what_.iptables)
+        if (const auto version = run_command({"iptables-save", "--version"}))
+            router->legacy_tables_ = version->out.find("(nf_tables)") == std::string::npos;
+    if (auto rules = router->netlink_.rules(Addr::Family::kV4)) {
+        if (mwan3_steers(*rules)) can.rule_base = kMwan3RuleBase;
+    } else {
+        can.policy_routing = router->what_.policy_routing = false;
+        log::info("router: running without policy routing: {}", rules.error().message());
+    }
     TRY_ASSIGN(const HostState host, router->read_host());
     for (const std::string& text : router->problems_) log::info("router: {}", text);
-    router->can_.iptables = host.iptables.has_value();
-    router->can_.ip6tables = host.ip6tables.has_value();
+    can.iptables = host.iptables.has_value();
+    can.ip6tables = host.ip6tables.has_value();
+    log::info("router: firewall by {}", can.nft ? "nftables" : can.iptables ? "iptables" : "nothing");
     const Ipv6Support v6 = detect_ipv6(tun_name);
-    router->can_.v6 = v6.usable;
+    can.v6 = v6.usable;
     if (!v6.usable) log::info("router: disabling tunneled IPv6 due to system IPv6 config: {}", v6.reason);
     if (has_foreign_owner(host, tun_name)) {
         router->foreign_at_start_ = true;
@@ -78,7 +100,29 @@ Router::~Router() { static_cast<void>(stop()); }
 
 Result<HostState> Router::read_host() {
     problems_.clear();
-    return platform::read_host(netlink_, tun_name_, problems_);
+    auto host = platform::read_host(netlink_, tun_name_, what_, problems_);
+    if (config_.netfilter == NetfilterMode::kOff) problems_.clear();  // nobody asked for a firewall
+    if (firewall_.kind == FirewallKind::kNone && config_.netfilter != NetfilterMode::kOff)
+        problems_.emplace_back(
+            "Neither iptables nor nft can be run on this host, so no firewall rules are set and subnet routes are not "
+            "translated. Install nftables or iptables, or use --netfilter-mode=off.");
+    if (!can_.policy_routing)
+        problems_.emplace_back(
+            "This kernel has no policy routing: routes go into the main table, and an exit node cannot be used.");
+    problems_.insert(problems_.end(), other_firewalls_.begin(), other_firewalls_.end());
+    return host;
+}
+
+void Router::note_other_firewalls() {
+    other_firewalls_.clear();
+    if (!config_.forwards || config_.netfilter != NetfilterMode::kOn) return;
+    const auto chains = dropping_forward_chains(tun_name_);
+    if (!chains) return;
+    for (const std::string& chain : *chains)
+        other_firewalls_.push_back(fmt::format(
+            "The firewall chain \"{}\" drops forwarded packets unless a rule there accepts them, and has none for {}: subnet "
+            "routing may not work. Allow the interface {} in that firewall.",
+            chain, tun_name_, tun_name_));
 }
 
 Status Router::set(const RouterConfig& config) {
@@ -94,12 +138,13 @@ Result<size_t> Router::resync() {
     if (stopped_) return fail(Code::kInvalid, "the router was stopped");
     size_t operations = 0;
     TRY(converge(&operations));
-    if (operations > 0) log::info("router: restored {} things that somebody else had changed", operations);
+    if (operations > 0) log::info("router: {} settings were restored after others changed them", operations);
     return operations;
 }
 
 Status Router::converge(size_t* operations) {
-    TRY_ASSIGN(const HostState host, read_host());
+    note_other_firewalls();
+    TRY_ASSIGN(HostState host, read_host());
     if (host.tun_index == 0) return fail(Code::kNotFound, "the interface " + tun_name_ + " is gone");
     can_.v6 = detect_ipv6(tun_name_).usable;  // an administrator may change it while we run
     config_.tun_name = tun_name_;
@@ -108,12 +153,17 @@ Status Router::converge(size_t* operations) {
     wanted.connmark = wanted.connmark || (wanted.foreign && shared_connmark_);
     if (drop_hooks_ && wanted.hooks == Hooks::kLeave) wanted.hooks = Hooks::kRemove;
     // With IPv6 switched off under our feet its rules may stay or go; what is not usable is not touched.
-    const auto todo = plan(host, wanted, tun_name_);
+    auto todo = plan(host, wanted, tun_name_);
     if (operations != nullptr) *operations = todo.size();
     for (const Prefix& p : wanted.addrs)
         if (std::find(own_addrs_.begin(), own_addrs_.end(), p) == own_addrs_.end()) own_addrs_.push_back(p);
 
-    const Status done = execute(netlink_, host.tun_index, todo);
+    Status done = execute(netlink_, host.tun_index, todo);
+    if (!done) {
+        // Others may have changed the same things in this moment: once more, by what is there now.
+        TRY_ASSIGN(host, read_host());
+        done = execute(netlink_, host.tun_index, plan(host, wanted, tun_name_));
+    }
     if (wanted.connmark) set_src_valid_mark();
     if (!done) {
         problems_.push_back("router: " + done.error().message());

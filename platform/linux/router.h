@@ -11,8 +11,10 @@
 #include <vector>
 
 #include "base/result.h"
+#include "platform/linux/firewall_choice.h"
 #include "platform/linux/netlink.h"
 #include "platform/linux/nft_tables.h"
+#include "platform/linux/router_host.h"
 #include "platform/linux/router_plan.h"
 
 namespace mesh::platform {
@@ -28,7 +30,8 @@ class Router {
    public:
     /// The TUN must exist. Removes what a crashed run left (never a living foreigner's), then installs the ip rules and
     /// sets the link up: the state of NeedsLogin.
-    [[nodiscard]] static Result<std::unique_ptr<Router>> start(const std::string& tun_name);
+    /// `firewall_wish`: TS_DEBUG_FIREWALL_MODE.
+    [[nodiscard]] static Result<std::unique_ptr<Router>> start(const std::string& tun_name, const std::string& firewall_wish = "");
     /// stop(), unless that was done.
     ~Router();
     Router(const Router&) = delete;
@@ -45,6 +48,10 @@ class Router {
     Status stop();
 
     [[nodiscard]] const RouterCapabilities& capabilities() const { return can_; }
+    /// As Hostinfo tells it: "ipt-default", "nft-noipt" ...; empty: none.
+    [[nodiscard]] const std::string& firewall_mode() const { return firewall_.mode; }
+    /// The firewall is iptables-legacy, whose changes nobody announces.
+    [[nodiscard]] bool uses_legacy_tables() const { return legacy_tables_; }
     /// Sentences for `status` (health); empty if all is well.
     [[nodiscard]] const std::vector<std::string>& problems() const { return problems_; }
 
@@ -53,8 +60,12 @@ class Router {
     Result<HostState> read_host();
     Status converge(size_t* operations);
     void set_src_valid_mark();
+    void note_other_firewalls();
 
     std::string tun_name_;
+    FirewallChoice firewall_;
+    HostRead what_;
+    bool legacy_tables_ = false;
     Netlink netlink_;
     RouterCapabilities can_;
     RouterConfig config_;
@@ -67,11 +78,12 @@ class Router {
     bool tables_known_ = false;
     bool changed_src_valid_mark_ = false;
     std::vector<std::string> problems_;
+    std::vector<std::string> other_firewalls_;
     bool stopped_ = false;
 };
 
 /// `tailscaled --cleanup`, and after a crash: removes ip rules (all duplicates), routes and stale addresses of the TUN,
-/// ts-* chains with their hooks and the connmark rules, by iptables and, where the binary exists, nft. Leaves a living
+/// ts-* chains with their hooks and the connmark rules, of iptables and, where the binary exists, of nft. Leaves a living
 /// foreigner's alone. Call it only while owning the daemon's socket. Goes on after errors, returns the first.
 Status cleanup(const std::string& tun_name);
 

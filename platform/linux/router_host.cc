@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 
 #include "base/log.h"
 #include "platform/linux/nft_tables.h"
@@ -19,10 +18,20 @@ namespace {
 std::optional<Iptables> read_iptables(bool v6, std::vector<std::string>& problems) {
     const std::string program = v6 ? "ip6tables-save" : "iptables-save";
     const auto saved = run_command({program});
-    if (saved && saved->exit_code == 0) return parse_iptables_save(saved->out);
-    problems.push_back(!saved ? fmt::format("{}: no firewall rules for IPv{}", saved.error().message(), v6 ? 6 : 4)
-                              : fmt::format("{} failed: {}", program, log::printable(saved->err)));
-    return std::nullopt;
+    if (!saved) {
+        problems.push_back(fmt::format("{}: no firewall rules for IPv{}", saved.error().message(), v6 ? 6 : 4));
+        return std::nullopt;
+    }
+    if (saved->exit_code != 0) {
+        problems.push_back(fmt::format("{} failed: {}", program, log::printable(saved->err)));
+        return std::nullopt;
+    }
+    // It says so in a comment and leaves the table out, as if it were empty.
+    if (saved->out.find(" is incompatible, use 'nft' tool") != std::string::npos) {
+        problems.push_back(fmt::format("{} cannot show what nft put into its tables: no firewall rules for IPv{}", program, v6 ? 6 : 4));
+        return std::nullopt;
+    }
+    return parse_iptables_save(saved->out);
 }
 
 Status run_restore(bool v6, const std::string& script) {
@@ -49,6 +58,37 @@ Status restore(bool v6, const std::string& script) {
     return first;
 }
 
+Status run_nft(const std::string& script) {
+    TRY_ASSIGN(const CommandOutput done, run_command({"nft", "-f", "-"}, script));
+    if (done.exit_code == 0) return {};
+    return fail(Code::kSystem, "nft: " + log::printable(done.err, 300));
+}
+
+/// One transaction; if it is refused, table by table, so that a kernel without NAT for IPv6 loses only that.
+Status apply_nft(const std::string& script) {
+    if (run_nft(script)) return {};
+    std::vector<std::pair<std::string, std::string>> parts;  // "ip filter" → its commands
+    for (size_t at = 0; at < script.size();) {
+        const size_t end = std::min(script.find('\n', at), script.size() - 1) + 1;
+        const std::string line = script.substr(at, end - at);
+        at = end;
+        size_t from = 0;  // "add rule ip filter …": the third and fourth words
+        for (int word = 0; word < 2; ++word) from = line.find(' ', from) + 1;
+        size_t to = line.find(' ', from) + 1;
+        to = line.find_first_of(" \n", to);
+        const std::string table = line.substr(from, to - from);
+        const auto it = std::find_if(parts.begin(), parts.end(), [&](const auto& p) { return p.first == table; });
+        if (it == parts.end())
+            parts.emplace_back(table, line);
+        else
+            it->second += line;
+    }
+    Status first;
+    for (const auto& [table, commands] : parts)
+        if (const Status one = run_nft(commands); !one && first) first = one;
+    return first;
+}
+
 Status execute_one(Netlink& netlink, int tun_index, const Operation& op) {
     using Kind = Operation::Kind;
     switch (op.kind) {
@@ -67,70 +107,9 @@ Status execute_one(Netlink& netlink, int tun_index, const Operation& op) {
         case Kind::kDeleteRoute: return netlink.delete_route(op.route);
         case Kind::kIptables: return restore(false, op.script);
         case Kind::kIp6tables: return restore(true, op.script);
+        case Kind::kNft: return apply_nft(op.script);
     }
     return {};
-}
-
-// ---- what the original client's nftables mode left, where iptables is absent or does not see it ----
-
-bool is_our_chain(std::string_view name) {
-    return name == "ts-input" || name == "ts-forward" || name == "ts-postrouting";
-}
-
-bool is_connmark(std::string_view table, std::string_view rule) {
-    return table.ends_with("mangle") && (rule.ends_with("meta mark set ct mark & 0x00ff0000") ||
-                                         rule.ends_with("ct mark set meta mark & 0x00ff0000"));
-}
-
-/// From `nft -a list table FAMILY TABLE` to the commands that remove our jumps, connmark rules and chains. Lines look like
-///   chain ts-input { # handle 2        counter packets 0 bytes 0 jump ts-input # handle 7
-std::string nft_removal(std::string_view listing, const std::string& table) {
-    std::string jumps;
-    std::string chains;
-    std::string chain;
-    while (!listing.empty()) {
-        const size_t end = std::min(listing.find('\n'), listing.size());
-        std::string_view line = listing.substr(0, end);
-        listing.remove_prefix(std::min(end + 1, listing.size()));
-        line.remove_prefix(std::min(line.find_first_not_of(" \t"), line.size()));
-        const size_t mark = line.rfind(" # handle ");
-        if (mark == std::string_view::npos) continue;
-        const std::string_view handle = line.substr(mark + 10);
-        uint64_t number = 0;
-        if (std::from_chars(handle.data(), handle.data() + handle.size(), number).ec != std::errc()) continue;
-        const std::string_view body = line.substr(0, mark);
-        if (body.starts_with("chain ")) {
-            chain = std::string(body.substr(6, body.find(' ', 6) - 6));
-            if (is_our_chain(chain)) chains += fmt::format("flush chain {0} {1}\ndelete chain {0} {1}\n", table, chain);
-            continue;
-        }
-        const size_t verb = body.rfind("jump ");
-        const bool jump = verb != std::string_view::npos && is_our_chain(body.substr(verb + 5));
-        if ((jump && !is_our_chain(chain)) || is_connmark(table, body))
-            jumps += fmt::format("delete rule {} {} handle {}\n", table, chain, number);
-    }
-    return jumps + chains;
-}
-
-std::string table_name(const NftTable& t) { return (t.v6 ? "ip6 " : "ip ") + t.name; }
-
-/// Appends the tables that it changed to `changed`.
-Status remove_by_nft(std::vector<std::string>& changed) {
-    TRY_ASSIGN(const std::vector<NftTable> tables, list_iptables_nft_tables());
-    Status first;
-    for (const NftTable& t : tables) {
-        if (t.name != "mangle" && std::none_of(t.chains.begin(), t.chains.end(), is_our_chain)) continue;
-        const auto listed = run_command({"nft", "-a", "list", "table", t.v6 ? "ip6" : "ip", t.name});
-        if (!listed) return tl::unexpected(listed.error());
-        const std::string script = nft_removal(listed->out, table_name(t));
-        if (script.empty()) continue;
-        const auto done = run_command({"nft", "-f", "-"}, script);
-        if (done && done->exit_code == 0)
-            changed.push_back(table_name(t));
-        else if (first)
-            first = fail(Code::kSystem, "nft: " + (done ? log::printable(done->err) : done.error().message()));
-    }
-    return first;
 }
 
 bool mentions_us(const std::optional<Iptables>& tables, const std::string& table) {
@@ -139,7 +118,8 @@ bool mentions_us(const std::optional<Iptables>& tables, const std::string& table
 
 }  // namespace
 
-Result<HostState> read_host(Netlink& netlink, const std::string& tun_name, std::vector<std::string>& problems) {
+Result<HostState> read_host(Netlink& netlink, const std::string& tun_name, const HostRead& what,
+                            std::vector<std::string>& problems) {
     HostState host;
     TRY_ASSIGN(host.links, netlink.links());
     for (const LinkInfo& l : host.links) {
@@ -154,17 +134,28 @@ Result<HostState> read_host(Netlink& netlink, const std::string& tun_name, std::
     }
     for (const Addr::Family family : {Addr::Family::kV4, Addr::Family::kV6}) {
         // A kernel without this family, or without policy routing, has none.
-        auto rules = netlink.rules(family);
-        if (rules)
-            std::copy_if(rules->begin(), rules->end(), std::back_inserter(host.rules),
-                         [](const IpRule& r) { return r.priority >= 5200 && r.priority < 5300; });
-        else if (family == Addr::Family::kV4)
-            problems.push_back("no policy routing: " + rules.error().message());
-        if (auto routes = netlink.routes(family, kRouteTable))
-            host.routes.insert(host.routes.end(), routes->begin(), routes->end());
+        if (auto rules = netlink.rules(family))
+            std::copy_if(rules->begin(), rules->end(), std::back_inserter(host.rules), [](const IpRule& r) {
+                return (r.priority >= kRuleBase && r.priority < kRuleBase + 100) ||
+                       (r.priority >= kMwan3RuleBase && r.priority < kMwan3RuleBase + 100);
+            });
+        const auto routes = what.policy_routing        ? netlink.routes(family, kRouteTable)
+                            : host.tun_index != 0 ? netlink.routes(family, kMainTable, host.tun_index)
+                                                  : Result<std::vector<IpRoute>>{};
+        if (routes) std::copy_if(routes->begin(), routes->end(), std::back_inserter(host.routes), [&](const IpRoute& r) {
+            return what.policy_routing || !(r.dst.addr.is_link_local() || r.dst.addr.is_multicast());
+        });
     }
-    host.iptables = read_iptables(false, problems);
-    if (read_sysctl("net/ipv6/conf/all/disable_ipv6")) host.ip6tables = read_iptables(true, problems);
+    if (what.iptables) {
+        host.iptables = read_iptables(false, problems);
+        if (read_sysctl("net/ipv6/conf/all/disable_ipv6")) host.ip6tables = read_iptables(true, problems);
+    }
+    if (what.nft) {
+        if (auto nft = read_nft_host())
+            host.nft = std::move(*nft);
+        else
+            problems.push_back("nftables: " + nft.error().message());
+    }
     return host;
 }
 
@@ -180,40 +171,72 @@ Status execute(Netlink& netlink, int tun_index, const std::vector<Operation>& op
     return first;
 }
 
-Status delete_tables_we_used(const HostState& host, const std::vector<std::string>& also) {
+FirewallFacts firewall_facts(const std::string& wish) {
+    FirewallFacts f;
+    f.wish = wish;
+    f.iptables_found = !find_program("iptables-save").empty() || !find_program("ip6tables-save").empty();
+    std::vector<std::string> why;
+    f.iptables_works = f.iptables_found && read_iptables(false, why).has_value();
+    f.nft_works = !find_program("nft").empty() && list_iptables_nft_tables().has_value();
+    if (wish != "auto") return f;
+    for (const char* program : {"iptables-save", "ip6tables-save"})
+        if (const auto saved = run_command({program}); saved && saved->exit_code == 0)
+            for (size_t at = 0; (at = saved->out.find("\n-A ", at)) != std::string::npos; ++at) ++f.iptables_rules;
+    f.nft_rules = count_nft_rules().value_or(0);
+    return f;
+}
+
+Status delete_tables_we_used(const HostState& host) {
     TRY_ASSIGN(std::vector<NftTable> others, list_iptables_nft_tables());
-    std::erase_if(others, [&](const NftTable& t) {
-        return mentions_us(t.v6 ? host.ip6tables : host.iptables, t.name) ||
-               std::find(also.begin(), also.end(), table_name(t)) != also.end();
-    });
+    const auto in_nft = [&](const NftTable& t) {
+        return host.nft && std::any_of(host.nft->chains.begin(), host.nft->chains.end(), [&](const NftChain& c) {
+                   return c.v6 == t.v6 && c.table == t.name && (!c.rules.empty() || c.name.starts_with("ts-"));
+               });
+    };
+    std::erase_if(others, [&](const NftTable& t) { return mentions_us(t.v6 ? host.ip6tables : host.iptables, t.name) || in_nft(t); });
     return delete_new_empty_tables(others);
 }
 
 Result<size_t> remove_leftovers(Netlink& netlink, const std::string& tun_name) {
     std::vector<std::string> ignored;
-    TRY_ASSIGN(const HostState host, read_host(netlink, tun_name, ignored));
+    const bool has_nft = !find_program("nft").empty();
+    TRY_ASSIGN(const HostState host, read_host(netlink, tun_name, {.iptables = true, .nft = has_nft}, ignored));
     const bool foreign = has_foreign_owner(host, tun_name);
-    WantedState nothing = nothing_wanted(host, tun_name);
-    if (foreign) {
-        for (const IpRule& r : host.rules)
-            if (std::find(nothing.rules.begin(), nothing.rules.end(), r) == nothing.rules.end()) nothing.rules.push_back(r);
-        // Each family as it is.
-        nothing.connmark = (host.iptables && has_connmark_rules(*host.iptables)) ||
-                           (host.ip6tables && has_connmark_rules(*host.ip6tables));
-    }
-    nothing.link_up = host.link_up;  // the caller's business
-    nothing.own_addrs.clear();
-    const auto operations = plan(host, nothing, tun_name);
+    const auto nothing_of = [&](const HostState& now) {
+        WantedState nothing = nothing_wanted(now, tun_name);
+        if (foreign) {
+            for (const IpRule& r : now.rules)
+                if (std::find(nothing.rules.begin(), nothing.rules.end(), r) == nothing.rules.end()) nothing.rules.push_back(r);
+            // Each family as it is.
+            nothing.connmark = (now.iptables && has_connmark_rules(*now.iptables)) ||
+                               (now.ip6tables && has_connmark_rules(*now.ip6tables)) ||
+                               (now.nft && has_connmark_rules(*now.nft));
+        }
+        nothing.link_up = now.link_up;  // the caller's business
+        nothing.own_addrs.clear();
+        return nothing;
+    };
+    HostState first = host;
+    first.nft.reset();
+    const auto operations = plan(first, nothing_of(first), tun_name);
     Status done = execute(netlink, host.tun_index, operations);
+    size_t count = operations.size();
+    if (has_nft) {
+        // What iptables made and has removed by now shows in both views: look again.
+        std::vector<std::string> none;
+        TRY_ASSIGN(const HostState rest, read_host(netlink, tun_name, {.iptables = false, .nft = true}, none));
+        WantedState nothing = nothing_of(rest);
+        const auto more = plan(rest, nothing, tun_name);
+        const Status by_nft = execute(netlink, rest.tun_index, more);
+        if (done) done = by_nft;
+        count += more.size();
+    }
     if (!foreign) {
-        std::vector<std::string> changed;
-        const Status nft = find_program("nft").empty() ? Status() : remove_by_nft(changed);
-        if (done) done = nft;
-        const Status emptied = delete_tables_we_used(host, changed);
+        const Status emptied = delete_tables_we_used(host);
         if (done) done = emptied;
     }
     TRY(done);
-    return operations.size();
+    return count;
 }
 
 Status cleanup(const std::string& tun_name) {

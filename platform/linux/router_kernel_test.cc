@@ -81,8 +81,8 @@ class RouterKernel : public Kernel {
         ASSERT_TRUE(tun) << tun.error().message();
         tun_ = std::make_unique<TunDevice>(std::move(*tun));
     }
-    void start() {
-        auto router = Router::start(tun_->name());
+    void start(const char* firewall = "") {
+        auto router = Router::start(tun_->name(), firewall);
         ASSERT_TRUE(router) << router.error().message();
         router_ = std::move(*router);
     }
@@ -275,7 +275,8 @@ TEST_F(RouterKernel, CleanupRemovesWhatTheOriginalsNftablesModeLeft) {
                      "}\n"
                      "table ip6 mangle {\n"
                      " chain PREROUTING { type filter hook prerouting priority -150; policy accept;\n"
-                     "  ct state established,related ct mark & 0x00ff0000 != 0 meta mark set ct mark & 0x00ff0000; }\n"
+                     "  ct state established,related ct mark & 0x00ff0000 != 0 meta mark set ct mark & 0x00ff0000 "
+                     "comment \"ts-connmark-restore\"; }\n"
                      "}\n"),
               "");
     tun_.reset();
@@ -303,6 +304,89 @@ TEST_F(RouterKernel, AStartAfterACrashIsLikeAFirstStart) {
     EXPECT_TRUE(router_->stop());
     tun_.reset();
     EXPECT_EQ(fingerprint(), before_);
+}
+
+// ---- nftables ----
+
+TEST_F(RouterKernel, NftablesIsMendedAndLeavesNoTrace) {
+    start("nftables");
+    EXPECT_EQ(router_->firewall_mode(), "nft-forced");
+    ASSERT_TRUE(router_->set(client()));
+    EXPECT_TRUE(router_->problems().empty());
+    EXPECT_EQ(router_->resync().value(), 0U);
+    const std::string good = output({"nft", "list", "ruleset"});
+    EXPECT_NE(good.find("iifname \"tailscale0\" counter"), std::string::npos) << good;
+    for (const char* harm : {"flush ruleset", "flush table ip6 filter", "flush chain ip filter ts-forward", "delete table ip nat",
+                             "flush chain ip mangle OUTPUT", "insert rule ip filter ts-input drop"}) {
+        EXPECT_EQ(output({"nft", "-f", "-"}, std::string(harm) + "\n"), "") << harm;
+        EXPECT_GT(router_->resync().value(), 0U) << harm;
+        EXPECT_EQ(router_->resync().value(), 0U) << harm;
+    }
+    RouterConfig c = client();
+    c.netfilter = NetfilterMode::kOff;
+    ASSERT_TRUE(router_->set(c));
+    EXPECT_EQ(output({"nft", "list", "ruleset"}).find("ts-"), std::string::npos);
+    ASSERT_TRUE(router_->set(client()));
+    EXPECT_TRUE(router_->stop());
+    tun_.reset();
+    EXPECT_EQ(fingerprint(), before_);
+}
+
+TEST_F(RouterKernel, NftablesBesideAnAdministratorsRulesInTheSameTables) {
+    const char* theirs =
+        "table ip filter {\n chain INPUT { type filter hook input priority 0; policy drop; tcp dport 22 accept; }\n"
+        " chain mine { tcp dport 80 accept; }\n}\n"
+        "table inet other { chain forward { type filter hook forward priority 0; policy drop; }; }\n";
+    ASSERT_EQ(output({"nft", "-f", "-"}, theirs), "");
+    tun_.reset();
+    const std::string with_rules = fingerprint();
+    open_tun("tailscale0");
+    start("nftables");
+    RouterConfig c = client();
+    c.forwards = true;
+    ASSERT_TRUE(router_->set(c));
+    const std::string input = output({"nft", "list", "chain", "ip", "filter", "INPUT"});
+    EXPECT_NE(input.find("policy drop"), std::string::npos) << "a policy is not ours to change";
+    EXPECT_LT(input.find("jump ts-input"), input.find("tcp dport 22")) << input;
+    ASSERT_EQ(router_->problems().size(), 1U);
+    EXPECT_NE(router_->problems()[0].find("inet other forward"), std::string::npos) << router_->problems()[0];
+    EXPECT_TRUE(router_->stop());
+    tun_.reset();
+    EXPECT_EQ(fingerprint(), with_rules);
+}
+
+TEST_F(RouterKernel, CleanupAfterACrashWithNftablesLeavesNoTrace) {
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+        auto router = Router::start(tun_->name(), "nftables");
+        ::_exit(router && (*router)->set(client()) ? 0 : 1);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_EQ(status, 0);
+    tun_.reset();
+    EXPECT_NE(output({"nft", "list", "ruleset"}).find("ts-input"), std::string::npos);
+    EXPECT_TRUE(cleanup("tailscale0"));
+    EXPECT_TRUE(write_sysctl("net/ipv4/conf/all/src_valid_mark", "0"));
+    EXPECT_EQ(fingerprint(), before_);
+}
+
+TEST_F(RouterKernel, WhatIptablesCannotReadIsMendedByNft) {
+    // Expressions that iptables has no words for, in its own table.
+    ASSERT_EQ(output({"nft", "-f", "-"},
+                     "table ip filter { chain FORWARD { type filter hook forward priority 0; ct state invalid counter drop; }; }\n"),
+              "");
+    tun_.reset();
+    const std::string with_rules = fingerprint();
+    open_tun("tailscale0");
+    start();
+    EXPECT_EQ(router_->firewall_mode(), "nft-inuse");
+    ASSERT_TRUE(router_->set(client()));
+    EXPECT_EQ(router_->resync().value(), 0U);
+    EXPECT_TRUE(router_->stop());
+    tun_.reset();
+    EXPECT_EQ(fingerprint(), with_rules);
 }
 
 class Beside : public RouterKernel {

@@ -9,7 +9,6 @@
 namespace mesh::platform {
 namespace {
 
-constexpr uint32_t kTableMain = 254;
 constexpr uint32_t kTableDefault = 253;
 
 const Prefix& tailscale_ula() {
@@ -31,11 +30,13 @@ bool contains(const std::vector<T>& v, const T& x) {
 /// A rule that some version of this client made: our priorities and targets, whatever the mark.
 bool looks_like_ours(const IpRule& r) {
     if (!r.plain) return false;
+    // Below mwan3's an administrator may have rules of that shape: only exactly ours.
+    if (contains(policy_rules(r.family, kMwan3RuleBase), r)) return true;
     switch (r.priority) {
-        case 5210: return r.table == kTableMain;
-        case 5230: return r.table == kTableDefault;
-        case 5250: return r.action == IpRule::Action::kUnreachable;
-        case 5270: return r.table == kRouteTable;
+        case kRuleBase + 10: return r.table == kMainTable;
+        case kRuleBase + 30: return r.table == kTableDefault;
+        case kRuleBase + 50: return r.action == IpRule::Action::kUnreachable;
+        case kRuleBase + 70: return r.table == kRouteTable;
         default: return false;
     }
 }
@@ -61,7 +62,20 @@ std::string owner_of(const Iptables& tables) {
     return {};
 }
 
+std::string owner_of(const NftHost& host, bool v6) {
+    const NftChain* chain = host.chain(v6, "filter", "ts-input");
+    if (chain == nullptr) return {};
+    for (const NftRule& r : chain->rules)
+        if (r.accepts && !r.in.empty() && r.in != "lo") return r.in;
+    return {};
+}
+
 bool chains_are_foreign(const HostState& host, const std::string& tun_name) {
+    for (const bool v6 : {false, true}) {
+        if (!host.nft) break;
+        const std::string owner = owner_of(*host.nft, v6);
+        if (!owner.empty() && owner != tun_name && living_link(host, owner) != nullptr) return true;
+    }
     for (const auto* tables : {&host.iptables, &host.ip6tables}) {
         if (!*tables) continue;
         const std::string owner = owner_of(**tables);
@@ -72,61 +86,24 @@ bool chains_are_foreign(const HostState& host, const std::string& tun_name) {
 
 // ---- firewall ----
 
-struct Hook {
-    const char* table;
-    const char* parent;
-    std::string ChainNames::* chain;
-};
-constexpr Hook kHooks[] = {
-    {"filter", "INPUT", &ChainNames::input},
-    {"filter", "FORWARD", &ChainNames::forward},
-    {"nat", "POSTROUTING", &ChainNames::postrouting},
-};
-
-struct MangleRule {
-    const char* chain;
-    const char* rule;
-};
-// Replies to connections of our own marked sockets get the mark before the reverse-path check.
-constexpr MangleRule kConnmark[] = {
-    {"PREROUTING", "-m conntrack --ctstate RELATED,ESTABLISHED -m connmark ! --mark 0x0/0xff0000 "
-                   "-j CONNMARK --restore-mark --nfmask 0xff0000 --ctmask 0xff0000"},
-    {"OUTPUT", "-m conntrack --ctstate NEW -m mark ! --mark 0x0/0xff0000 "
-               "-j CONNMARK --save-mark --nfmask 0xff0000 --ctmask 0xff0000"},
-};
-
 /// Text as iptables-save prints it: wanted and real are compared as strings.
-Iptables wanted_chains(const RouterConfig& c, Addr::Family family, const WantedState& wanted) {
-    const ChainNames& names = wanted.chains;
-    const std::string& tun = c.tun_name;
-    const bool v4 = family == Addr::Family::kV4;
+Iptables iptables_chains(const FirewallRules& rules, const ChainNames& names) {
+    const auto texts = [](const std::vector<FirewallRule>& list) {
+        std::vector<std::string> out;
+        for (const FirewallRule& r : list) out.push_back(r.iptables());
+        return out;
+    };
     Iptables out;
-    auto& input = out.tables["filter"][names.input];
-    std::vector<Prefix> own = c.local_addrs;
-    sort_unique(own);
-    for (const Prefix& p : own)
-        if (p.addr.is_v4() == v4) input.push_back(fmt::format("-s {}/{} -i lo -j ACCEPT", p.addr.str(), p.addr.bits()));
-    input.push_back(fmt::format("-i {} -j ACCEPT", tun));
-    if (const uint16_t port = v4 ? c.port_v4 : c.port_v6; port != 0)
-        input.push_back(fmt::format("-p udp -m udp --dport {} -j ACCEPT", port));
-    // Beside another client its tunnel carries those addresses rightly, and our chain is asked before its own.
-    if (v4 && !wanted.foreign && c.cgnat_drop) {
-        input.push_back(fmt::format("-s 100.115.92.0/23 ! -i {} -j RETURN", tun));
-        input.push_back(fmt::format("-s 100.64.0.0/10 ! -i {} -j DROP", tun));
-    } else if (v4 && !wanted.foreign) {
-        input.push_back(fmt::format("-s 100.64.0.0/10 ! -i {} -j RETURN", tun));
-    }
+    out.tables["filter"][names.input] = texts(rules.input);
+    out.tables["filter"][names.forward] = texts(rules.forward);
+    out.tables["nat"][names.postrouting] = texts(rules.postrouting);
+    return out;
+}
 
-    auto& forward = out.tables["filter"][names.forward];
-    forward.push_back(fmt::format("-i {} -j MARK --set-xmark 0x40000/0xff0000", tun));
-    forward.emplace_back("-m mark --mark 0x40000/0xff0000 -j ACCEPT");
-    if (v4) forward.push_back(fmt::format("-s 100.64.0.0/10 -o {} -j DROP", tun));
-    if (c.stateful_filtering)
-        forward.push_back(fmt::format("-o {} -m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP", tun));
-    forward.push_back(fmt::format("-o {} -j ACCEPT", tun));
-
-    auto& postrouting = out.tables["nat"][names.postrouting];
-    if (c.snat_subnet_routes) postrouting.emplace_back("-m mark --mark 0x40000/0xff0000 -j MASQUERADE");
+/// Names that may be ours. The standard ones may belong to a living foreigner; then only the suffixed ones are.
+std::vector<ChainNames> managed_chains(const WantedState& wanted, const std::string& tun_name) {
+    std::vector<ChainNames> out{suffixed_chains(tun_name)};
+    if (!(wanted.chains == out[0])) out.push_back(ChainNames{});
     return out;
 }
 
@@ -134,11 +111,7 @@ Iptables wanted_chains(const RouterConfig& c, Addr::Family family, const WantedS
 class Script {
    public:
     Script(const Iptables& have, const WantedState& wanted, const Iptables& chains, const std::string& tun_name)
-        : have_(have), wanted_(wanted), chains_(chains) {
-        managed_.push_back(suffixed_chains(tun_name));
-        // The standard names may belong to a living foreigner; then only the suffixed ones are ours.
-        if (!(wanted.chains == managed_[0])) managed_.push_back(ChainNames{});
-    }
+        : have_(have), wanted_(wanted), chains_(chains), managed_(managed_chains(wanted, tun_name)) {}
 
     std::string build() {
         std::string out;
@@ -159,7 +132,7 @@ class Script {
    private:
     void chains(const std::string& table) {
         for (const ChainNames& names : managed_) {
-            for (const Hook& hook : kHooks) {
+            for (const FirewallHook& hook : kFirewallHooks) {
                 if (hook.table != table) continue;
                 const std::string& name = names.*hook.chain;
                 const auto* have = have_.chain(table, name);
@@ -201,12 +174,18 @@ class Script {
     }
 
     void connmark() {
-        for (const MangleRule& m : kConnmark) {
+        for (const ConnmarkRule& m : kConnmark) {
             const auto* rules = have_.chain("mangle", m.chain);
-            const auto count = rules == nullptr ? 0 : std::count(rules->begin(), rules->end(), m.rule);
-            if (count == (wanted_.connmark ? 1 : 0)) continue;
-            for (long i = 0; i < count; ++i) change_ += fmt::format("-D {} {}\n", m.chain, m.rule);
-            if (wanted_.connmark) change_ += fmt::format("-I {} 1 {}\n", m.chain, m.rule);
+            const auto have = [&](const char* rule) { return rules == nullptr ? 0 : std::count(rules->begin(), rules->end(), rule); };
+            const auto drop = [&](const char* rule) {
+                for (auto left = have(rule); left > 0; --left) change_ += fmt::format("-D {} {}\n", m.chain, rule);
+            };
+            const long original = m.iptables_original == nullptr ? 0 : have(m.iptables_original);
+            if (original > 0 && wanted_.foreign) continue;  // its rule serves us as well
+            if (original > 0) drop(m.iptables_original);
+            if (have(m.iptables) == (wanted_.connmark ? 1 : 0)) continue;
+            drop(m.iptables);
+            if (wanted_.connmark) change_ += fmt::format("-I {} 1 {}\n", m.chain, m.iptables);
         }
     }
 
@@ -227,6 +206,26 @@ Operation rule_op(Operation::Kind kind, const IpRule& r) {
 }
 Operation route_op(Operation::Kind kind, const IpRoute& r) {
     return {.kind = kind, .address = {}, .rule = {}, .route = r, .script = {}};
+}
+
+Operation script_op(Operation::Kind kind, std::string script) {
+    return {.kind = kind, .address = {}, .rule = {}, .route = {}, .script = std::move(script)};
+}
+
+/// Both families in one.
+std::string nft_transaction(const NftHost& have, const WantedState& wanted, const std::string& tun_name) {
+    std::string out;
+    for (const bool v6 : {false, true}) {
+        const auto& want = v6 ? wanted.nft_v6 : wanted.nft_v4;
+        if (!want) continue;
+        out += nft_script(have, {.v6 = v6,
+                                 .wanted = *want,
+                                 .install_hooks = wanted.hooks == Hooks::kInstall,
+                                 .remove_hooks = wanted.hooks == Hooks::kRemove,
+                                 .connmark = wanted.connmark,
+                                 .managed = managed_chains(wanted, tun_name)});
+    }
+    return out;
 }
 
 bool same_route(const IpRoute& a, const IpRoute& b) { return a.dst == b.dst && a.type == b.type && a.oif == b.oif; }
@@ -278,9 +277,11 @@ ChainNames suffixed_chains(const std::string& tun_name) {
 }
 
 bool has_connmark_rules(const Iptables& tables) {
-    for (const MangleRule& m : kConnmark) {
+    for (const ConnmarkRule& m : kConnmark) {
         const auto* rules = tables.chain("mangle", m.chain);
-        if (rules == nullptr || !contains(*rules, std::string(m.rule))) return false;
+        if (rules == nullptr) return false;
+        if (contains(*rules, std::string(m.iptables))) continue;
+        if (m.iptables_original == nullptr || !contains(*rules, std::string(m.iptables_original))) return false;
     }
     return true;
 }
@@ -314,12 +315,12 @@ std::vector<Prefix> tun_routes(const RouterConfig& config) {
     return out;
 }
 
-std::vector<IpRule> policy_rules(Addr::Family family) {
+std::vector<IpRule> policy_rules(Addr::Family family, uint32_t base) {
     using Action = IpRule::Action;
-    return {{family, 5210, kBypassMark, kMarkMask, kTableMain, Action::kLookup, true},
-            {family, 5230, kBypassMark, kMarkMask, kTableDefault, Action::kLookup, true},
-            {family, 5250, kBypassMark, kMarkMask, 0, Action::kUnreachable, true},
-            {family, 5270, 0, 0, kRouteTable, Action::kLookup, true}};
+    return {{family, base + 10, kBypassMark, kMarkMask, kMainTable, Action::kLookup, true},
+            {family, base + 30, kBypassMark, kMarkMask, kTableDefault, Action::kLookup, true},
+            {family, base + 50, kBypassMark, kMarkMask, 0, Action::kUnreachable, true},
+            {family, base + 70, 0, 0, kRouteTable, Action::kLookup, true}};
 }
 
 WantedState wanted_state(const RouterConfig& config, const RouterCapabilities& can, const HostState& host) {
@@ -332,25 +333,32 @@ WantedState wanted_state(const RouterConfig& config, const RouterCapabilities& c
         if (usable(p)) out.addrs.push_back(Prefix::single(p.addr));
     sort_unique(out.addrs);
 
-    out.rules = policy_rules(Addr::Family::kV4);
-    if (can.v6)
-        for (const IpRule& r : policy_rules(Addr::Family::kV6)) out.rules.push_back(r);
+    if (can.policy_routing) out.rules = policy_rules(Addr::Family::kV4, can.rule_base);
+    if (can.v6 && can.policy_routing)
+        for (const IpRule& r : policy_rules(Addr::Family::kV6, can.rule_base)) out.rules.push_back(r);
 
+    // In the main table there is nothing to fall back to.
+    const uint32_t table = can.policy_routing ? kRouteTable : kMainTable;
     std::set<Prefix> thrown;
     for (const Prefix& p : config.throw_routes)
-        if (usable(p) && thrown.insert(p.masked()).second)
-            out.routes.push_back({.dst = p.masked(), .type = IpRoute::Type::kThrow, .oif = 0, .table = kRouteTable,
+        if (can.policy_routing && usable(p) && thrown.insert(p.masked()).second)
+            out.routes.push_back({.dst = p.masked(), .type = IpRoute::Type::kThrow, .oif = 0, .table = table,
                                   .gateway = {}, .metric = 0});
     for (const Prefix& p : tun_routes(config))
         if (usable(p) && !thrown.contains(p))
             out.routes.push_back({.dst = p, .type = IpRoute::Type::kUnicast, .oif = host.tun_index,
-                                  .table = kRouteTable, .gateway = {}, .metric = 0});
+                                  .table = table, .gateway = {}, .metric = 0});
 
     const bool chains = config.netfilter != NetfilterMode::kOff;
-    if (can.iptables)
-        out.iptables = chains ? wanted_chains(config, Addr::Family::kV4, out) : Iptables{};
-    if (can.ip6tables && can.v6)
-        out.ip6tables = chains ? wanted_chains(config, Addr::Family::kV6, out) : Iptables{};
+    const auto rules = [&](Addr::Family family) { return firewall_rules(config, family, out.foreign); };
+    if (can.nft) {
+        out.nft_v4 = chains ? nft_wanted(rules(Addr::Family::kV4), out.chains) : NftWanted{};
+        if (can.v6) out.nft_v6 = chains ? nft_wanted(rules(Addr::Family::kV6), out.chains) : NftWanted{};
+    } else {
+        if (can.iptables) out.iptables = chains ? iptables_chains(rules(Addr::Family::kV4), out.chains) : Iptables{};
+        if (can.ip6tables && can.v6)
+            out.ip6tables = chains ? iptables_chains(rules(Addr::Family::kV6), out.chains) : Iptables{};
+    }
     out.hooks = config.netfilter == NetfilterMode::kOn         ? Hooks::kInstall
                 : config.netfilter == NetfilterMode::kNoDivert ? Hooks::kLeave
                                                                : Hooks::kRemove;
@@ -367,6 +375,10 @@ WantedState nothing_wanted(const HostState& host, const std::string& tun_name, s
     out.chains = choose_chains(host, tun_name);
     if (host.iptables) out.iptables = Iptables{};
     if (host.ip6tables) out.ip6tables = Iptables{};
+    if (host.nft) {
+        out.nft_v4.emplace();
+        out.nft_v6.emplace();
+    }
     return out;
 }
 
@@ -386,6 +398,7 @@ std::string Operation::str() const {
                                route.type == IpRoute::Type::kThrow ? "throw " : "", route.dst.str());
         case Kind::kIptables: return "iptables-restore:\n" + script;
         case Kind::kIp6tables: return "ip6tables-restore:\n" + script;
+        case Kind::kNft: return "nft:\n" + script;
     }
     return {};
 }
@@ -406,12 +419,12 @@ std::vector<Operation> plan(const HostState& host, const WantedState& wanted, co
         if (!have || !want) return;
         std::string script = Script(*have, wanted, *want, tun_name).build();
         if (script.empty()) return;
-        Operation op = address_op(kind, {});
-        op.script = std::move(script);
-        out.push_back(std::move(op));
+        out.push_back(script_op(kind, std::move(script)));
     };
     firewall(Kind::kIptables, host.iptables, wanted.iptables);
     firewall(Kind::kIp6tables, host.ip6tables, wanted.ip6tables);
+    if (std::string script = host.nft ? nft_transaction(*host.nft, wanted, tun_name) : ""; !script.empty())
+        out.push_back(script_op(Kind::kNft, std::move(script)));
 
     // New addresses before old ones go: with its last address an interface loses its routes.
     for (const Prefix& p : wanted.addrs)
@@ -442,7 +455,8 @@ std::vector<Operation> plan(const HostState& host, const WantedState& wanted, co
         seen.push_back(r);
         if (!looks_like_ours(r) || (contains(wanted.rules, r) && !duplicate)) continue;
         // Beside a living foreigner only what we certainly added ourselves goes.
-        if (wanted.foreign && (duplicate || !contains(policy_rules(r.family), r))) continue;
+        const bool exact = contains(policy_rules(r.family), r) || contains(policy_rules(r.family, kMwan3RuleBase), r);
+        if (wanted.foreign && (duplicate || !exact)) continue;
         out.push_back(rule_op(Kind::kDeleteRule, r));
     }
 

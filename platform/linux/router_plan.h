@@ -12,7 +12,9 @@
 ///   table 52   routes through the TUN
 ///   iptables   filter ts-input, ts-forward; nat ts-postrouting; two connmark rules in mangle. Forwarded packets from
 ///              the TUN carry mark 0x40000/0xff0000.
-/// Nothing here decides by address who is a member of the tailnet.
+///   nftables   the same chains and rules in the tables of the same names (platform/linux/nft_plan.h)
+/// Where mwan3 steers by marks from priority 2001 on, the rules are 1310 to 1370. A kernel without policy routing gets the
+/// routes in its main table. Nothing here decides by address who is a member of the tailnet.
 ///
 /// Beside another client on the same host ("foreign": chains, routes of table 52 or a TUN named tailscale* that belong
 /// to another living interface): our chains get the TUN's name as a suffix (ts-input-tailmesh0 ...), rules and connmark
@@ -27,12 +29,17 @@
 #include <vector>
 
 #include "base/result.h"
+#include "platform/linux/firewall_rules.h"
+#include "platform/linux/nft_plan.h"
 #include "platform/linux/route_types.h"
 #include "platform/net/socket_mark.h"  // kBypassMark
 
 namespace mesh::platform {
 
 inline constexpr uint32_t kRouteTable = 52;
+inline constexpr uint32_t kMainTable = 254;
+inline constexpr uint32_t kRuleBase = 5200;
+inline constexpr uint32_t kMwan3RuleBase = 1300;
 inline constexpr uint32_t kMarkMask = 0xff0000;
 inline constexpr uint32_t kForwardMark = 0x40000;  ///< forwarded from the TUN
 
@@ -51,6 +58,8 @@ struct RouterConfig {
     bool cgnat_drop = true;               ///< false: node attribute disable-linux-cgnat-drop-rule
     uint16_t port_v4 = 0;                 ///< WireGuard's UDP port; 0: none
     uint16_t port_v6 = 0;
+    bool forwards = false;                     ///< routes are advertised: others' packets pass through this host
+    std::vector<OutsideRange> outside_ranges;  ///< where 100.64.0.0/10 is in use outside the tunnel: the drop spares it
 };
 
 /// What this host can do.
@@ -58,6 +67,9 @@ struct RouterCapabilities {
     bool v6 = false;         ///< addresses, routes and rules of IPv6
     bool iptables = false;   ///< iptables-save and -restore run
     bool ip6tables = false;
+    bool nft = false;        ///< firewall by nftables; then not by iptables
+    bool policy_routing = true;
+    uint32_t rule_base = kRuleBase;
 };
 
 /// One family's iptables as iptables-save prints it, reduced to what concerns us: table -> chain -> rules (text after
@@ -75,21 +87,15 @@ struct HostState {
     int tun_index = 0;                 ///< 0: our TUN does not exist
     bool link_up = false;
     std::vector<Prefix> addrs;         ///< of the TUN, without link-local ones
-    std::vector<IpRule> rules;         ///< priorities 5200..5299 of both families
-    std::vector<IpRoute> routes;       ///< table 52, both families
+    std::vector<IpRule> rules;         ///< priorities 5200..5299 and 1300..1399 of both families
+    std::vector<IpRoute> routes;       ///< table 52, both families; without policy routing those of main through the TUN
     std::optional<Iptables> iptables;  ///< none: not available
     std::optional<Iptables> ip6tables;
+    std::optional<NftHost> nft;        ///< none: not asked for
     std::vector<LinkInfo> links;       ///< all of the host
     bool operator==(const HostState&) const = default;
 };
 
-/// Names of our chains.
-struct ChainNames {
-    std::string input = "ts-input";
-    std::string forward = "ts-forward";
-    std::string postrouting = "ts-postrouting";
-    bool operator==(const ChainNames&) const = default;
-};
 [[nodiscard]] ChainNames suffixed_chains(const std::string& tun_name);
 
 /// Does a living client with another TUN share this host?
@@ -113,6 +119,8 @@ struct WantedState {
     /// table -> chain -> rules; chains that are absent here are removed if ours.
     std::optional<Iptables> iptables;
     std::optional<Iptables> ip6tables;
+    std::optional<NftWanted> nft_v4;
+    std::optional<NftWanted> nft_v6;
     Hooks hooks = Hooks::kRemove;
     bool connmark = false;             ///< the two rules in mangle
     bool foreign = false;              ///< see has_foreign_owner()
@@ -126,7 +134,7 @@ struct WantedState {
 /// the service addresses for the families we have, accepted routes. Sorted, unique.
 [[nodiscard]] std::vector<Prefix> tun_routes(const RouterConfig& config);
 /// The four rules of one family.
-[[nodiscard]] std::vector<IpRule> policy_rules(Addr::Family family);
+[[nodiscard]] std::vector<IpRule> policy_rules(Addr::Family family, uint32_t base = kRuleBase);
 /// `own_addrs` and a kRemove in place of kLeave are for the caller to fill in.
 [[nodiscard]] WantedState wanted_state(const RouterConfig& config, const RouterCapabilities& can, const HostState& host);
 /// Nothing of ours, but what a foreigner shares: `keep_rules` and, with `keep_connmark`, the connmark rules.
@@ -139,6 +147,7 @@ struct Operation {
     enum class Kind : uint8_t {
         kLinkUp, kLinkDown, kAddAddress, kDeleteAddress, kAddRule, kDeleteRule, kAddRoute, kDeleteRoute,
         kIptables, kIp6tables,  ///< `script` goes to iptables-restore --noflush as it stands
+        kNft,                   ///< `script` goes to nft -f - as it stands
     };
     Kind kind;
     Prefix address;

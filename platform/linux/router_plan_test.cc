@@ -44,6 +44,7 @@ class FakeKernel {
             case Kind::kDeleteRoute: EXPECT_EQ(std::erase(host_.routes, op.route), 1U) << op.str(); break;
             case Kind::kIptables: restore(*host_.iptables, op.script); break;
             case Kind::kIp6tables: restore(*host_.ip6tables, op.script); break;
+            case Kind::kNft: FAIL() << "nobody asked for nftables"; break;
         }
     }
 
@@ -291,6 +292,49 @@ TEST(RouterPlan, RulesOfOlderVersionsWithAnotherMarkGo) {
     for (const IpRule& r : host.rules) EXPECT_NE(r.mark, 0x20000U);
 }
 
+TEST(RouterPlan, TheOriginalsConnmarkRuleOfACrashIsReplaced) {
+    HostState host = fresh_host();
+    host.iptables = parse_iptables_save(samples::original_mangle());
+    EXPECT_TRUE(has_connmark_rules(*host.iptables));
+    apply(host, client());
+    EXPECT_EQ(*host.iptables, parse_iptables_save(samples::client_v4()));
+    WantedState nothing = nothing_wanted(host, "tailscale0");
+    FakeKernel(host).run(plan(host, nothing, "tailscale0"));
+    EXPECT_EQ(*host.iptables, Iptables{});
+}
+
+TEST(RouterPlan, BeforeMwan3TheRulesAre1310To1370) {
+    HostState host = fresh_host();
+    RouterCapabilities can = kAll;
+    can.rule_base = kMwan3RuleBase;
+    apply(host, client(), can);
+    std::vector<uint32_t> priorities;
+    for (const IpRule& r : host.rules)
+        if (r.family == Addr::Family::kV4) priorities.push_back(r.priority);
+    EXPECT_EQ(priorities, (std::vector<uint32_t>{1310, 1330, 1350, 1370}));
+    // Leftovers of either base go; an administrator's rule of the same place and another mark stays.
+    host.rules.push_back({Addr::Family::kV4, 1310, 0x7, 0, 254, IpRule::Action::kLookup, true});
+    FakeKernel(host).run(plan(host, nothing_wanted(host, "tailscale0"), "tailscale0"));
+    ASSERT_EQ(host.rules.size(), 1U);
+    EXPECT_EQ(host.rules[0].mark, 0x7U);
+}
+
+TEST(RouterPlan, WithoutPolicyRoutingTheMainTableGetsTheRoutes) {
+    HostState host = fresh_host();
+    RouterCapabilities can = kAll;
+    can.policy_routing = false;
+    RouterConfig c = client();
+    c.throw_routes = {p("10.0.0.0/24")};
+    apply(host, c, can);
+    EXPECT_TRUE(host.rules.empty());
+    ASSERT_FALSE(host.routes.empty());
+    for (const IpRoute& r : host.routes) {
+        EXPECT_EQ(r.table, kMainTable);
+        EXPECT_EQ(r.type, IpRoute::Type::kUnicast) << "nothing to fall back to";
+    }
+    EXPECT_TRUE(apply(host, c, can).empty());
+}
+
 TEST(RouterPlan, CgnatKnobTurnsTheDropIntoAReturn) {
     HostState host = fresh_host();
     RouterConfig c = client();
@@ -306,8 +350,8 @@ class BesideAnother : public ::testing::Test {
     BesideAnother() {
         host_ = fresh_host("tailmesh0");
         host_.links.push_back({9, "tailscale0", "tun", true, true, false, 1280});
-        host_.iptables = parse_iptables_save(samples::client_v4());
-        host_.ip6tables = parse_iptables_save(samples::client_v6());
+        host_.iptables = parse_iptables_save(samples::original_mangle() + samples::kClientFilterV4 + samples::kClientNat);
+        host_.ip6tables = parse_iptables_save(samples::original_mangle() + samples::kClientFilterV6 + samples::kClientNat);
         for (const auto family : {Addr::Family::kV4, Addr::Family::kV6})
             for (const IpRule& r : policy_rules(family)) host_.rules.push_back(r);
         host_.routes = {{p("100.100.100.100/32"), IpRoute::Type::kUnicast, 9, kRouteTable, {}, 0},

@@ -18,9 +18,16 @@ inline constexpr const char* kMangle =
     "*mangle\n"
     "-A PREROUTING -m conntrack --ctstate RELATED,ESTABLISHED -m connmark ! --mark 0x0/0xff0000 "
     "-j CONNMARK --restore-mark --nfmask 0xff0000 --ctmask 0xff0000\n"
-    "-A OUTPUT -m conntrack --ctstate NEW -m mark ! --mark 0x0/0xff0000 "
+    // The original: "-m conntrack --ctstate NEW -m mark ! --mark 0x0/0xff0000"; ours also saves what older flows lack.
+    "-A OUTPUT -m mark ! --mark 0x0/0xff0000 -m connmark --mark 0x0/0xff0000 "
     "-j CONNMARK --save-mark --nfmask 0xff0000 --ctmask 0xff0000\n"
     "COMMIT\n";
+
+/// The same as the original writes it.
+inline std::string original_mangle() {
+    return replace_all(kMangle, "-m mark ! --mark 0x0/0xff0000 -m connmark --mark 0x0/0xff0000 ",
+                       "-m conntrack --ctstate NEW -m mark ! --mark 0x0/0xff0000 ");
+}
 
 /// Client with defaults: 100.64.0.1, port 41641.
 inline constexpr const char* kClientFilterV4 =
