@@ -93,7 +93,7 @@ def test_a_wrong_auth_key_on_a_running_node_changes_nothing(host, other):
 @pytest.mark.parametrize("url,why", [
     ("http://10.50.0.2:9", "Connection refused"),
     ("http://10.50.0.2:8081", "is not a control server"),
-    (f"https://10.50.0.2:{CONTROL_PORT}", "SSL"),
+    (f"https://10.50.0.2:{CONTROL_PORT}", "nothing on this port speaks TLS"),
     ("http://nowhere.invalid:8080", "nowhere.invalid"),
 ])
 def test_a_server_that_does_not_serve_is_told_and_another_one_can_be_tried(host, url, why):
