@@ -290,6 +290,29 @@ Async::Async(Loop& loop, std::function<void()> on_wake) : state_(new State) {
 Async::~Async() { close_state(state_); }
 void Async::send() { uv_async_send(&state_->handle); }
 
+// ---- TurnEnd
+
+struct TurnEnd::State {
+    uv_prepare_t handle{};
+    std::function<void()> fn;
+};
+
+TurnEnd::TurnEnd(Loop& loop, std::function<void()> on_end) : state_(new State) {
+    state_->fn = std::move(on_end);
+    CHECK(uv_prepare_init(loop.uv(), &state_->handle) == 0);
+    state_->handle.data = state_;
+}
+
+TurnEnd::~TurnEnd() { close_state(state_); }
+
+void TurnEnd::want() {
+    if (uv_is_active(reinterpret_cast<uv_handle_t*>(&state_->handle)) != 0) return;
+    uv_prepare_start(&state_->handle, [](uv_prepare_t* h) {
+        uv_prepare_stop(h);
+        static_cast<State*>(h->data)->fn();
+    });
+}
+
 // ---- Signal
 
 struct Signal::State {

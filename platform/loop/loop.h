@@ -98,6 +98,21 @@ class FdPoll {
     State* state_;
 };
 
+/// Something to do once when the events and timers of a turn are done, before the loop waits for the next.
+class TurnEnd {
+   public:
+    TurnEnd(Loop& loop, std::function<void()> on_end);
+    ~TurnEnd();
+    TurnEnd(const TurnEnd&) = delete;
+    TurnEnd& operator=(const TurnEnd&) = delete;
+    /// Asks for one call; several before it are one.
+    void want();
+
+   private:
+    struct State;
+    State* state_;
+};
+
 /// Wakes the loop from any thread. Several send() may become one call.
 class Async {
    public:

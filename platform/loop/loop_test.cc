@@ -166,6 +166,30 @@ TEST(Loop, StopFromAnotherThreadEndsRun) {
     loop.run();  // a stop before run ends it at once
 }
 
+TEST(TurnEnd, ComesOnceAfterTheEventsAndTimersOfATurnAndMayBeWantedAgain) {
+    Loop loop;
+    std::string order;
+    std::unique_ptr<TurnEnd> end;
+    Timer again(loop, [&] { order += "t"; end->want(); });
+    end = std::make_unique<TurnEnd>(loop, [&] {
+        order += "e";
+        if (order == "ppe") end->want();
+        if (order == "ppee") again.set(loop.now());
+        if (order == "ppeete") end.reset();  // in its own callback
+    });
+    for (int i = 0; i < 2; ++i)
+        EXPECT_TRUE(loop.post([&] {
+            order += "p";
+            end->want();
+        }));
+    Timer wake(loop, [] {});
+    for (int i = 0; i < 50 && end; ++i) {
+        wake.set_after(milliseconds(5));
+        loop.run_once(true);
+    }
+    EXPECT_EQ(order, "ppeete");
+}
+
 TEST(Async, WakesFromAnotherThreadAndMayDieInside) {
     Loop loop;
     std::unique_ptr<Async> async;

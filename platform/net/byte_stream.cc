@@ -18,13 +18,16 @@ namespace {
 
 constexpr size_t kReadBytes = size_t{64} << 10;
 constexpr int kReadsPerTurn = 4;
-constexpr size_t kKeepCapacity = size_t{64} << 10;
+constexpr size_t kKeepCapacity = size_t{4} << 10;
 
-/// One per thread: a stream that does not read right now needs no buffer.
-MutByteSpan read_buffer() {
+/// One per thread and use: a stream that does not read right now needs no buffer.
+template <class Use>
+MutByteSpan buffer_for() {
     thread_local const auto buffer = std::make_unique_for_overwrite<std::array<uint8_t, kReadBytes>>();
     return *buffer;
 }
+struct FromSocket;
+struct FromTls;
 
 Error lost(int err) {
     if (err == EPIPE) return {Code::kUnavailable, 0, "the other side closed the connection"};
@@ -61,6 +64,7 @@ struct ByteStream::State {
     void leave() {
         if (gone != nullptr) *gone = true;
         gone = nullptr;
+        if (tls) tls->settle();  // the buffer of this thread goes to others
         poll.reset();
         kick.reset();
         loop = nullptr;
@@ -190,7 +194,7 @@ struct ByteStream::State {
     bool pump_tls() {
         if (!ready && !error && !step_handshake()) return false;
         while (ready && reading && !ended && !error) {
-            const MutByteSpan buffer = read_buffer();
+            const MutByteSpan buffer = buffer_for<FromTls>();
             const Result<size_t> n = tls->read(buffer);
             if (!n) {
                 set_error(n.error());
@@ -216,7 +220,7 @@ struct ByteStream::State {
     bool read_socket() {
         for (int i = 0; i < kReadsPerTurn; ++i) {
             if (ended || error || !(reading || (tls && !ready))) return true;
-            const MutByteSpan buffer = read_buffer();
+            const MutByteSpan buffer = buffer_for<FromSocket>();
             const ssize_t n = ::recv(fd.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
             if (n < 0 && errno == EINTR) continue;
             if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return true;
@@ -227,10 +231,11 @@ struct ByteStream::State {
             const MutByteSpan bytes = buffer.first(static_cast<size_t>(n));
             if (tls) {
                 if (n > 0)
-                    tls->feed(bytes);
+                    tls->lend(bytes);
                 else
                     tls->feed_eof();
                 if (!pump_tls()) return false;
+                tls->settle();
             } else if (n == 0) {
                 return report_end();
             } else {

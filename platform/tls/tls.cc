@@ -5,7 +5,7 @@
 #include <openssl/pem.h>
 
 #include <algorithm>
-#include <limits>
+#include <cstring>
 
 #include "base/check.h"
 #include "base/ip.h"
@@ -48,6 +48,78 @@ int select_alpn(SSL*, const unsigned char** out, unsigned char* out_len, const u
     *out = chosen;
     // RFC 7301 wants an alert here; a client that offers only something else still gets its bytes, without a promise.
     return rc == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
+}
+
+/// Ciphertext in and out, with no copy beside those OpenSSL makes itself.
+struct Wire {
+    Bytes kept;  // [kept_at, end): comes before `lent`
+    size_t kept_at = 0;
+    ByteSpan lent;
+    bool ended = false;
+    Bytes out;
+
+    [[nodiscard]] bool empty() const { return kept_at == kept.size() && lent.empty(); }
+
+    size_t read(MutByteSpan to) {
+        size_t n = std::min(to.size(), kept.size() - kept_at);
+        if (n > 0) {
+            std::memcpy(to.data(), kept.data() + kept_at, n);
+            kept_at += n;
+            if (kept_at == kept.size()) {
+                Bytes().swap(kept);
+                kept_at = 0;
+            }
+            return n;
+        }
+        n = std::min(to.size(), lent.size());
+        if (n > 0) std::memcpy(to.data(), lent.data(), n);
+        lent = lent.subspan(n);
+        return n;
+    }
+
+    void settle() {
+        kept.insert(kept.end(), lent.begin(), lent.end());
+        lent = {};
+    }
+};
+
+Wire& wire_of(BIO* bio) { return *static_cast<Wire*>(BIO_get_data(bio)); }
+
+int wire_read(BIO* bio, char* to, size_t len, size_t* done) {
+    Wire& w = wire_of(bio);
+    BIO_clear_retry_flags(bio);
+    *done = w.read(MutByteSpan(reinterpret_cast<uint8_t*>(to), len));
+    if (*done == 0 && !w.ended) BIO_set_retry_read(bio);
+    return *done > 0 ? 1 : 0;
+}
+
+int wire_write(BIO* bio, const char* from, size_t len, size_t* done) {
+    Bytes& out = wire_of(bio).out;
+    const auto* bytes = reinterpret_cast<const uint8_t*>(from);
+    out.insert(out.end(), bytes, bytes + len);
+    *done = len;
+    return 1;
+}
+
+long wire_control(BIO* bio, int command, long, void*) {
+    if (command == BIO_CTRL_EOF) return wire_of(bio).ended && wire_of(bio).empty() ? 1 : 0;
+    return command == BIO_CTRL_FLUSH ? 1 : 0;
+}
+
+BIO* new_wire(Wire& wire) {
+    static BIO_METHOD* const method = [] {
+        BIO_METHOD* m = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "wire");
+        CHECK(m != nullptr);
+        BIO_meth_set_read_ex(m, wire_read);
+        BIO_meth_set_write_ex(m, wire_write);
+        BIO_meth_set_ctrl(m, wire_control);
+        return m;
+    }();
+    BIO* bio = BIO_new(method);
+    if (bio == nullptr) return nullptr;
+    BIO_set_data(bio, &wire);
+    BIO_set_init(bio, 1);
+    return bio;
 }
 
 }  // namespace
@@ -125,25 +197,17 @@ struct TlsSession::State {
     Verifier verifier;  // before the context that points to it
     std::shared_ptr<const TlsServerContext> server;
     CtxPtr ctx;  // client side only
+    Wire wire;  // before the session that points to it
     SslPtr ssl;
-    BIO* in = nullptr;   // owned by ssl
-    BIO* out = nullptr;  // owned by ssl
     bool is_client = false;
     bool established = false;
     bool ended = false;
 
     Status open(SSL_CTX* from) {
         ssl.reset(SSL_new(from));
-        in = BIO_new(BIO_s_mem());
-        out = BIO_new(BIO_s_mem());
-        if (!ssl || in == nullptr || out == nullptr) {
-            BIO_free(in);
-            BIO_free(out);
-            return fail(Code::kInternal, "TLS: " + last_error());
-        }
-        BIO_set_mem_eof_return(in, -1);
-        BIO_set_mem_eof_return(out, -1);
-        SSL_set_bio(ssl.get(), in, out);
+        BIO* bio = ssl ? new_wire(wire) : nullptr;
+        if (bio == nullptr) return fail(Code::kInternal, "TLS: " + last_error());
+        SSL_set_bio(ssl.get(), bio, bio);
         return {};
     }
 
@@ -215,14 +279,18 @@ Result<std::unique_ptr<TlsSession>> TlsSession::server(std::shared_ptr<const Tls
 }
 
 void TlsSession::feed(ByteSpan ciphertext) {
-    while (!ciphertext.empty()) {
-        const size_t n = std::min<size_t>(ciphertext.size(), size_t{1} << 30);
-        CHECK(BIO_write(state_->in, ciphertext.data(), static_cast<int>(n)) == static_cast<int>(n));
-        ciphertext = ciphertext.subspan(n);
-    }
+    lend(ciphertext);
+    settle();
 }
 
-void TlsSession::feed_eof() { BIO_set_mem_eof_return(state_->in, 0); }
+void TlsSession::lend(ByteSpan ciphertext) {
+    settle();
+    state_->wire.lent = ciphertext;
+}
+
+void TlsSession::settle() { state_->wire.settle(); }
+
+void TlsSession::feed_eof() { state_->wire.ended = true; }
 
 Result<bool> TlsSession::handshake() {
     if (state_->established) return true;
@@ -274,15 +342,17 @@ void TlsSession::close_notify() {
     ERR_clear_error();
 }
 
-size_t TlsSession::output_size() const { return BIO_ctrl_pending(state_->out); }
+size_t TlsSession::output_size() const { return state_->wire.out.size(); }
 
 size_t TlsSession::take_output(Bytes& out) {
-    const size_t n = output_size();
-    if (n == 0) return 0;
-    CHECK(n <= static_cast<size_t>(std::numeric_limits<int>::max()));
-    const size_t old = out.size();
-    out.resize(old + n);
-    CHECK(BIO_read(state_->out, out.data() + old, static_cast<int>(n)) == static_cast<int>(n));
+    Bytes& made = state_->wire.out;
+    const size_t n = made.size();
+    if (out.empty()) {
+        out.swap(made);
+    } else {
+        out.insert(out.end(), made.begin(), made.end());
+    }
+    made.clear();
     return n;
 }
 

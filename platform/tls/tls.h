@@ -71,6 +71,9 @@ class TlsSession {
 
     /// Takes ciphertext from the peer. Any amount; handle it with handshake() or read().
     void feed(ByteSpan ciphertext);
+    /// As feed(), but handshake() and read() take the bytes from where they lie until settle(), which copies what is left.
+    void lend(ByteSpan ciphertext);
+    void settle();
     /// The transport ended: read() tells a clean end (close_notify seen) from a cut.
     void feed_eof();
     /// Goes as far as the bytes allow. True when established. Also right before any feed(): the client speaks first.
@@ -83,7 +86,7 @@ class TlsSession {
     [[nodiscard]] Status write(ByteSpan plain);
     /// Queues close_notify.
     void close_notify();
-    /// Ciphertext to send: appends to `out`, returns how many bytes.
+    /// Ciphertext to send: appends to `out` (an empty one is exchanged, not copied), returns how many bytes.
     size_t take_output(Bytes& out);
     [[nodiscard]] size_t output_size() const;
 
