@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "derper/addresses.h"
+#include "derper/gate.h"
 #include "derper/map_entry.h"
 #include "derper/metrics.h"
 #include "derper/rate.h"
@@ -133,11 +134,35 @@ TEST(Rate, ABucketGoesIntoDebtAndSaysWhenItIsPaid) {
 
 TEST(Rate, FilesOfTheOriginal) {
     const auto r = parse_rate_config(R"({"PerClientRateLimitBytesPerSec": 1000000, "PerClientRateBurstBytes": 200000})");
-    EXPECT_EQ(*r, (RateConfig{1e6, 2e5}));
-    EXPECT_EQ(*parse_rate_config(R"({"perclientratelimitbytespersec": 5})"), (RateConfig{5, 65568}));
-    EXPECT_EQ(*parse_rate_config("{}"), RateConfig{});
+    EXPECT_EQ(*r, (RateConfig{{1e6, 2e5}, default_rates().all}));
+    EXPECT_EQ(*parse_rate_config(R"({"perclientratelimitbytespersec": 5})"), (RateConfig{{5, 65568}, default_rates().all}));
+    EXPECT_EQ(*parse_rate_config("{}"), (RateConfig{{}, default_rates().all})) << "as the original: none for a client";
+    EXPECT_EQ(*parse_rate_config(R"({"GlobalRateLimitBytesPerSec": 7})"), (RateConfig{{}, {7, 65568}}));
+    EXPECT_EQ(*parse_rate_config(R"({"GlobalRateLimitBytesPerSec": 0})"), RateConfig{});
     for (const char* wrong : {"", "[]", "{\"PerClientRateLimitBytesPerSec\":\"5\"}", "{\"PerClientRateLimitBytesPerSec\":-1}"})
         EXPECT_FALSE(parse_rate_config(wrong)) << wrong;
+}
+
+TEST(Gate, ASourceThatKnocksAllDayLeavesRoomForTheOthers) {
+    SeededRandom random(5);
+    const Time t{seconds(100).ns};
+    Gate gate(random, 20, 200, t);
+    using Verdict = Gate::Verdict;
+    const Addr pest = *Addr::parse("192.0.2.1");
+    int open = 0;
+    for (int i = 0; i < 1000; ++i) open += gate.ask(pest, t) == Verdict::kOpen ? 1 : 0;
+    EXPECT_EQ(open, 10);
+    EXPECT_EQ(gate.ask(pest, t), Verdict::kTooManyOfSource);
+    EXPECT_EQ(gate.ask(*Addr::parse("192.0.2.2"), t), Verdict::kOpen);
+    // The addresses of one IPv6 network are one source.
+    for (int i = 0; i < 1000; ++i) (void)gate.ask(*Addr::parse("2001:db8::" + std::to_string(i)), t);
+    EXPECT_EQ(gate.ask(*Addr::parse("2001:db8::ffff"), t), Verdict::kTooManyOfSource);
+    EXPECT_EQ(gate.ask(*Addr::parse("2001:db8:0:1::1"), t), Verdict::kOpen);
+    // Many sources together meet the limit of all.
+    open = 0;
+    for (int i = 0; i < 1000; ++i) open += gate.ask(Addr::v4(10, 0, static_cast<uint8_t>(i / 200), static_cast<uint8_t>(i % 200)), t) == Verdict::kOpen ? 1 : 0;
+    EXPECT_EQ(open, 200 - 10 - 1 - 10 - 1);
+    EXPECT_EQ(gate.ask(Addr::v4(10, 9, 9, 9), t + seconds(1)), Verdict::kOpen) << "20 a second come back";
 }
 
 platform::NetInterface interface(std::string name, std::vector<std::string> addrs, bool up = true) {

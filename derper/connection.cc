@@ -71,10 +71,12 @@ void Connection::feed_stream(MutByteSpan bytes) {
     if (websocket_)
         feed_websocket(bytes);
     else
-        session_->feed(bytes);
-    if (phase_ != Phase::kLogin && phase_ != Phase::kOpen) return;
-    charge(bytes.size());
-    read_frames();
+        session_->lend(bytes);
+    if (phase_ == Phase::kLogin || phase_ == Phase::kOpen) {
+        charge(bytes.size());
+        read_frames();
+    }
+    session_->settle();
 }
 
 void Connection::feed_websocket(MutByteSpan bytes) {
@@ -93,16 +95,20 @@ void Connection::feed_websocket(MutByteSpan bytes) {
                 check_.reset();
                 stream_.write(websocket_->reply());
                 say_goodbye();
-                return host_.flush();
+                return host_.flush_soon();
         }
     }
 }
 
 void Connection::charge(size_t bytes) {
-    if (!bucket_ || phase_ != Phase::kOpen) return;
+    if (phase_ != Phase::kOpen || session_->is_mesh_peer()) return;
     const Time now = host_.loop().now();
-    bucket_->take(static_cast<double>(bytes), now);
-    const Time free = bucket_->free_at(now);
+    Time free = now;
+    for (TokenBucket* bucket : {bucket_ ? &*bucket_ : nullptr, host_.shared_bucket()}) {
+        if (!bucket) continue;
+        bucket->take(static_cast<double>(bytes), now);
+        free = max(free, bucket->free_at(now));
+    }
     if (free <= now) return;
     resume_at_ = free;
     stream_.set_reading(false);
@@ -111,7 +117,7 @@ void Connection::charge(size_t bytes) {
 void Connection::rate_changed() {
     if (phase_ != Phase::kOpen || session_->is_mesh_peer()) return;
     const Time now = host_.loop().now();
-    const RateConfig& rate = host_.rate();
+    const RateLimit& rate = host_.client_rate();
     if (rate.bytes_per_second <= 0)
         bucket_.reset();
     else if (bucket_)
@@ -200,22 +206,23 @@ void Connection::read_frames() {
     }
     if (phase_ == Phase::kClosed) return;
     pump();
-    if (phase_ == Phase::kClosed) return;
-    host_.flush();
-    arm();
+    host_.flush_soon();
 }
 
 void Connection::handle(const derp::ServerEvent& event) {
     using Kind = derp::ServerEvent::Kind;
     Relay& relay = host_.relay();
-    if (phase_ == Phase::kOpen) relay.activity(id_);
+    const auto write_if_full = [this](ConnId full) {
+        if (full != 0) host_.write_now(full);
+    };
+    if (phase_ == Phase::kOpen && event.kind != Kind::kPacket) relay.activity(id_);
     switch (event.kind) {
         case Kind::kLogin: check_client(); break;
-        case Kind::kPacket: relay.packet(id_, event.key, event.packet, host_.loop().now()); break;
+        case Kind::kPacket: write_if_full(relay.packet(id_, event.key, event.packet, host_.loop().now())); break;
         case Kind::kNotePreferred: relay.note_preferred(id_, event.preferred); break;
         case Kind::kError: close(event.error.message()); break;
         // The session lets these three pass for mesh peers only.
-        case Kind::kForward: relay.forwarded(event.source, event.key, event.packet, host_.loop().now()); break;
+        case Kind::kForward: write_if_full(relay.forwarded(event.source, event.key, event.packet, host_.loop().now())); break;
         case Kind::kWatchConns: relay.watch(id_, host_.loop().now()); break;
         case Kind::kClosePeer: host_.close_peer(event.key); break;
         case Kind::kAlive: break;
@@ -248,6 +255,7 @@ void Connection::admit() {
     phase_ = Phase::kOpen;
     if (session_->is_mesh_peer() && host_.patience().write_timeout.ns > 0) session_->set_write_timeout(kMeshWriteTimeout);
     session_->accept(now);
+    host_.logged_in(id_);
     host_.relay().add(id_, *session_, remote_, now, not_ideal_);
     rate_changed();
 }
@@ -281,6 +289,17 @@ void Connection::say_goodbye() {
     arm();
 }
 
+void Connection::leave(Duration reconnect_in, Duration try_for) {
+    if (phase_ == Phase::kFarewell || phase_ == Phase::kClosed) return;
+    if (phase_ != Phase::kOpen) return close("");
+    session_->restarting(reconnect_in, try_for, host_.loop().now());
+    pump();
+    if (phase_ != Phase::kOpen) return;
+    host_.relay().remove(id_, host_.loop().now());
+    if (websocket_) stream_.write_later(websocket_goodbye());
+    say_goodbye();
+}
+
 void Connection::close(const std::string& why) {
     if (phase_ == Phase::kClosed) return;
     if (!why.empty()) log::debug(1, "derp: {}: closed: {}", remote_.str(), why);
@@ -290,7 +309,7 @@ void Connection::close(const std::string& why) {
     check_.reset();
     timer_.cancel();
     stream_.close();
-    host_.flush();
+    host_.flush_soon();
     host_.closed(id_);
 }
 

@@ -42,17 +42,23 @@ class ConnectionHost {
     virtual platform::HttpClient* http_client() = 0;
     virtual const Patience& patience() = 0;
     virtual const LockedKey& mesh_key() = 0;
-    virtual const RateConfig& rate() = 0;
+    virtual const RateLimit& client_rate() = 0;
+    /// Of all clients together; nullptr = no limit.
+    virtual TokenBucket* shared_bucket() = 0;
     virtual const std::vector<Prefix>& trusted_proxies() = 0;
     virtual bool serves_derp() = 0;
     /// Everything but /derp.
     virtual http1::Response page(const http1::Request& request, const Asker& who) = 0;
     virtual void count_rejected() = 0;
     virtual void count_session(const derp::ServerSessionStats& stats) = 0;
+    /// The connection is a client's from now on.
+    virtual void logged_in(ConnId id) = 0;
     /// A mesh peer wants that client out.
     virtual void close_peer(const NodePublic& key) = 0;
-    /// Writes what the relay queued at other connections.
-    virtual void flush() = 0;
+    /// What the relay queued at other connections is written before the loop waits again.
+    virtual void flush_soon() = 0;
+    /// Writes what is queued at that connection.
+    virtual void write_now(ConnId id) = 0;
     /// The connection is over; it is destroyed in a later turn.
     virtual void closed(ConnId id) = 0;
 };
@@ -72,6 +78,8 @@ class Connection final : private platform::ByteStream::Listener {
     /// nullptr before the upgrade.
     [[nodiscard]] const derp::ServerSession* session() const { return session_.get(); }
     void close(const std::string& why);
+    /// Tells the client when to return, if there is one, and ends the connection when it has taken what was waiting.
+    void leave(Duration reconnect_in, Duration try_for);
 
    private:
     enum class Phase : uint8_t { kHttp, kLogin, kChecking, kOpen, kFarewell, kClosed };

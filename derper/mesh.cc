@@ -15,6 +15,7 @@ namespace {
 constexpr Duration kRetry = seconds(5);
 constexpr Duration kWriteGuard = seconds(5);
 constexpr size_t kMaxTargets = 256;
+constexpr size_t kWriteAt = 64U << 10;  // not only at the end of the turn
 constexpr size_t kQueueBytes = 4U << 20;
 constexpr size_t kMaxClients = 1U << 20;
 
@@ -175,11 +176,13 @@ void MeshLink::read_events() {
     }
     if (!problem.empty()) return drop(problem);
     pump();
-    context_.flush();
+    context_.flush_soon();
 }
 
 void MeshLink::forward(const NodePublic& from, const NodePublic& to, ByteSpan packet, Time now) {
-    if (session_ && session_->forward(from, to, packet, now)) queued_ = true;
+    if (!session_ || !session_->forward(from, to, packet, now)) return;
+    queued_ = true;
+    if (session_->queued_bytes() >= kWriteAt) pump();
 }
 
 void MeshLink::flush() {
@@ -231,7 +234,7 @@ void MeshLink::drop(const std::string& why) {
     stream_.close();
     forget_clients();
     timer_.set_after(kRetry);
-    context_.flush();
+    context_.flush_soon();
 }
 
 }  // namespace mesh::derper

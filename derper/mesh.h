@@ -41,7 +41,7 @@ struct MeshContext {
     Relay& relay;
     NodePrivate key;       ///< of this server, and its client key towards the others
     LockedKey mesh_key;
-    std::function<void()> flush;  ///< writes what the relay queued
+    std::function<void()> flush_soon;  ///< what the relay queued is written before the loop waits again
 };
 
 /// Connects, and again 5 s after every failure, until the other end turns out to be this very server.

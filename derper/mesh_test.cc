@@ -61,7 +61,7 @@ struct Pair {
             o->server->set_tls(cert->tls);
             EXPECT_TRUE(o->server->listen({Addr::v4(127, 0, 0, 1), 0}, Service::kDerp));
             o->context = std::make_unique<MeshContext>(
-                MeshContext{loop, dialer, random, o->server->relay(), o->key, *parse_mesh_key(kKey), [o] { o->server->flush(); }});
+                MeshContext{loop, dialer, random, o->server->relay(), o->key, *parse_mesh_key(kKey), [o] { o->server->flush_soon(); }});
             o->server->on_flush([o] {
                 for (const auto& link : o->links) link->flush();
             });

@@ -44,6 +44,7 @@ std::string metrics_text(const Metrics& m) {
     counter("derper_tcp_accepted", m.tcp_accepted);
     type("derper_tcp_refused", "counter");
     out += fmt::format("derper_tcp_refused{{reason=\"rate\"}} {}\n", m.tcp_refused_rate);
+    out += fmt::format("derper_tcp_refused{{reason=\"source\"}} {}\n", m.tcp_refused_source);
     out += fmt::format("derper_tcp_refused{{reason=\"full\"}} {}\n", m.tcp_refused_full);
     gauge("derper_tcp_open", m.tcp_open);
     type("stun_requests", "counter");

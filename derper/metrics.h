@@ -14,7 +14,8 @@ struct Metrics {
     derp::ServerSessionStats sessions;  ///< of connections that ended and that stand
     uint64_t tcp_accepted = 0;          ///< connections, whatever became of them
     uint64_t tcp_refused_rate = 0;      ///< above -accept-connection-limit
-    uint64_t tcp_refused_full = 0;      ///< no descriptors left
+    uint64_t tcp_refused_source = 0;    ///< too many from one address
+    uint64_t tcp_refused_full = 0;      ///< too many at once
     uint64_t clients_rejected = 0;      ///< by admission
     size_t tcp_open = 0;
     uint64_t mesh_links_up = 0;

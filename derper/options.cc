@@ -7,10 +7,12 @@
 #include <charconv>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <variant>
 
 #include "base/json.h"
 #include "base/log.h"
+#include "derper/bootstrap_dns.h"
 
 namespace mesh::derper {
 namespace {
@@ -25,6 +27,7 @@ struct Flag {
     Target target;
     const char* help;
 };
+constexpr uint16_t kHttps = 443;
 constexpr const char* kInert = "accepted for command lines of Tailscale's derper; has no effect here";
 
 const std::vector<Flag>& flags() {
@@ -32,7 +35,7 @@ const std::vector<Flag>& flags() {
         {"a", &Options::listen,
          "address to listen on: \":port\", \"ip:port\" or \"[ip]:port\"; without an IP on all interfaces"},
         {"accept-connection-burst", &Options::accept_burst, "how many connections may come at once above the limit"},
-        {"accept-connection-limit", &Options::accept_limit, "new connections per second; more are closed at once"},
+        {"accept-connection-limit", &Options::accept_limit, "new connections per second; more are closed at once. One address may take a twentieth of this and of the burst"},
         {"ace", InertBool{}, kInert},
         {"acme-eab-key", InertText{}, kInert},
         {"acme-eab-kid", InertText{}, kInert},
@@ -40,12 +43,13 @@ const std::vector<Flag>& flags() {
         {"acme-ip-certs", InertBool{}, kInert},
         {"allow-keys", &Options::allow_keys,
          "file with node keys (nodekey:..., one a line, # for remarks): only these are admitted; read again when it changes"},
-        {"bootstrap-dns-names", InertText{}, kInert},
+        {"bootstrap-dns-names", &Options::bootstrap_names,
+         "names, comma between, whose addresses /bootstrap-dns tells to nodes whose own DNS does not work"},
         {"c", &Options::config_path, "key file; made if it does not exist"},
         {"certdir", &Options::cert_dir, "folder of the certificates <hostname>.crt and <hostname>.key"},
         {"certmode", &Options::cert_mode,
          "\"manual\": files in -certdir; \"self-signed\": one is made for this host's addresses; \"off\": plain HTTP, for "
-         "use behind a proxy that does TLS. Not given: self-signed without -hostname or with an IP address there"},
+         "use behind a proxy that does TLS. Not given: self-signed on port 443, plain HTTP on any other"},
         {"check", &Options::check, "test the relay HOST[:PORT] from outside, say what is wrong, and exit"},
         {"derp", &Options::derp, "serve DERP; false leaves STUN and the pages"},
         {"dev", &Options::dev, "for trying out on one machine: plain HTTP on port 3340, a new key at each start"},
@@ -56,8 +60,8 @@ const std::vector<Flag>& flags() {
         {"mesh-with", &Options::mesh_with,
          "derpers of the same region, comma between: host[:port][/host-to-dial][#sha256-raw:hash]; this one may be among them"},
         {"metrics-from", &Options::metrics_from, "who may read /metrics: IP prefixes, comma between. /debug/ is for loopback only"},
-        {"rate-config", &Options::rate_config, "JSON file with PerClientRateLimitBytesPerSec and PerClientRateBurstBytes; read "
-                                               "again on SIGHUP"},
+        {"rate-config", &Options::rate_config, "JSON file with PerClientRateLimitBytesPerSec, PerClientRateBurstBytes and the same "
+                                               "with Global; read again on SIGHUP"},
         {"secrets-cache-dir", InertText{}, kInert},
         {"secrets-path-prefix", InertText{}, kInert},
         {"secrets-url", InertText{}, kInert},
@@ -69,7 +73,8 @@ const std::vector<Flag>& flags() {
         {"tcp-write-timeout", &Options::write_timeout, "a client that takes nothing for that long is dropped; 0 = never"},
         {"trusted-proxies", &Options::trusted_proxies,
          "proxies whose X-Forwarded-For is believed: IP prefixes, comma between"},
-        {"unpublished-bootstrap-dns-names", InertText{}, kInert},
+        {"unpublished-bootstrap-dns-names", &Options::hidden_bootstrap_names,
+         "the same, told only to those who ask for the name"},
         {"v", &Options::verbose, "1 or more: say why connections end"},
         {"verify-client-url", &Options::verify_url, "ask this URL about every client (POST of NodePublic and Source)"},
         {"verify-client-url-fail-open", &Options::verify_url_fail_open, "admit clients while that URL cannot be reached"},
@@ -167,6 +172,8 @@ Status check_values(Options& o) {
     if (!o.mesh_with.empty() && o.mesh_psk_file.empty()) return bad("-mesh-with needs -mesh-psk-file");
     TRY(parse_prefixes(o.trusted_proxies));
     TRY(parse_prefixes(o.metrics_from));
+    TRY(parse_names(o.bootstrap_names));
+    TRY(parse_names(o.hidden_bootstrap_names));
     TRY(check_hostname(o));
     if (!o.dev) TRY(parse_listen(o.listen));
     if (o.check.empty()) TRY(choose_security(o));
@@ -272,7 +279,7 @@ std::string usage(std::string_view program) {
             shown = fmt::format(" (default {})", defaults.**l);
         } else if (std::holds_alternative<double Options::*>(f.target)) {
             type = " float";
-            shown = " (default +Inf)";
+            shown = fmt::format(" (default {}; Inf = none)", defaults.*std::get<double Options::*>(f.target));
         } else if (const auto* d = std::get_if<Duration Options::*>(&f.target)) {
             type = " duration";
             shown = fmt::format(" (default {}s)", (defaults.**d).millis() / 1000);
@@ -290,25 +297,22 @@ Result<Security> choose_security(const Options& o) {
     if (m == "manual") return Security::kFiles;
     if (m == "self-signed") return Security::kSelfSigned;
     if (m == "off") return Security::kPlain;
-    if (m == "letsencrypt" || m == "gcp")
+    const auto at = parse_listen(o.listen);
+    const bool tls = at && at->port == kHttps;
+    const bool acme = m == "letsencrypt" || m == "gcp";
+    if (acme && tls)
         return fail(Code::kUnsupported,
                     fmt::format("-certmode {} is not built in: get the certificate with certbot or acme.sh, put fullchain.pem and "
                                 "the key as {}.crt and .key into -certdir, and use -certmode manual",
                                 m, o.hostname == kDefaultHostname ? "<hostname>" : o.hostname));
-    if (!m.empty())
+    if (!m.empty() && !acme)
         return bad(fmt::format("-certmode \"{}\" is unknown: use manual, self-signed or off", log::printable(m, 40)));
-    if (o.hostname == kDefaultHostname || Addr::parse(o.hostname)) {
-        // A relay on loopback only can only be meant for a proxy beside it.
-        const auto at = parse_listen(o.listen);
-        return at && at->addr.is_loopback() ? Security::kPlain : Security::kSelfSigned;
-    }
-    const auto at = parse_listen(o.listen);
-    if (at && at->port == 443)
-        return fail(Code::kUnsupported,
-                    fmt::format("where does the certificate for {0} come from? Put fullchain.pem and the key as {0}.crt and {0}.key "
-                                "into -certdir and use -certmode manual, or -certmode off behind a proxy that does TLS",
-                                o.hostname));
-    return Security::kPlain;
+    if (!tls) return Security::kPlain;
+    if (o.hostname == kDefaultHostname || Addr::parse(o.hostname)) return Security::kSelfSigned;
+    return fail(Code::kUnsupported,
+                fmt::format("where does the certificate for {0} come from? Put fullchain.pem and the key as {0}.crt and {0}.key "
+                            "into -certdir and use -certmode manual, or -certmode off behind a proxy that does TLS",
+                            o.hostname));
 }
 
 Result<ListenAddress> parse_listen(std::string_view text) {

@@ -4,7 +4,7 @@
 /// -name value, booleans alone or with =true/=false. Names and defaults are those of the original program; a slip gets a
 /// sentence with the correction.
 
-#include <limits>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -37,8 +37,8 @@ struct Options {
     bool verify_url_fail_open = true;
     std::string allow_keys;           ///< file
 
-    double accept_limit = std::numeric_limits<double>::infinity();  ///< connections/s
-    int64_t accept_burst = std::numeric_limits<int64_t>::max();
+    double accept_limit = 1000;       ///< connections/s; the original's is infinite
+    int64_t accept_burst = 20'000;
     Duration write_timeout = seconds(2);  ///< 0 = none
     Duration keepalive_time = minutes(10);
     Duration user_timeout = seconds(15);
@@ -47,6 +47,8 @@ struct Options {
     std::string trusted_proxies;      ///< prefixes, comma between
     std::string metrics_from = "127.0.0.0/8,::1/128";
 
+    std::string bootstrap_names;           ///< names, comma between
+    std::string hidden_bootstrap_names;
     std::string mesh_psk_file;
     std::string mesh_with;
 
@@ -68,7 +70,9 @@ enum class Security : uint8_t {
     kSelfSigned,  ///< no domain: TLS with a certificate of our own
     kPlain,       ///< plain HTTP, for -dev or behind a proxy
 };
-/// From the mode, the host name and the port. Refuses the modes of the original that need an ACME client.
+/// The original's rule: TLS on port 443 and with files (-certmode manual), plain HTTP on every other port, so that the same
+/// flags give the same protocol. Ours on top: self-signed and off. Where the original would need its ACME client: without a
+/// domain self-signed, with one an error that names the way.
 [[nodiscard]] Result<Security> choose_security(const Options& o);
 
 /// ":port", "ip:port" or "[ip]:port". An unspecified address: all interfaces, both families.

@@ -22,9 +22,9 @@ TEST(Options, DefaultsAreThoseOfTheOriginal) {
     EXPECT_FALSE(o.verify_clients);
     EXPECT_EQ(o.write_timeout, seconds(2));
     EXPECT_TRUE(o.verify_url_fail_open);
-    EXPECT_TRUE(std::isinf(o.accept_limit));
-    EXPECT_TRUE(usage("derper").find("-accept-connection-burst int\n    \thow many connections may come at once above the limit (default "
-                                     "9223372036854775807)") != std::string::npos);
+    EXPECT_TRUE(std::isinf(parse_options({"-accept-connection-limit", "+Inf"})->accept_limit));
+    EXPECT_NE(usage("derper").find("-accept-connection-burst int\n    \thow many connections may come at once above the limit (default "
+                                   "20000)"), std::string::npos);
 }
 
 TEST(Options, OneOrTwoDashesAndBothWaysToGiveAValue) {
@@ -81,6 +81,8 @@ TEST(Options, SlipsGetTheCorrection) {
     has({"-home", "example.com"}, "-home must be");
     has({"-verify-client-url", "localhost:80"}, "no http:// or https:// URL");
     has({"-mesh-with", "a.example"}, "-mesh-with needs -mesh-psk-file");
+    has({"-bootstrap-dns-names", "a.example, b.example"}, "\" b.example\" is no host name");
+    has({"-unpublished-bootstrap-dns-names", "a.example/txt.example"}, "write a.example");
     has({"-trusted-proxies", "10.0.0.0/8,x"}, "\"x\" is no IP address");
     has({"-tcp-write-timeout", "2"}, "invalid value \"2\" for flag -tcp-write-timeout");
 }
@@ -99,19 +101,24 @@ TEST(Options, ModesThatNeedAnAcmeClientAreRefusedWithTheAlternative) {
 TEST(Options, WhatKindOfSecurityFollowsFromNameAndPort) {
     const auto of = [](const std::vector<std::string>& args) { return *choose_security(*parse_options(args)); };
     EXPECT_EQ(of({}), Security::kSelfSigned);
-    EXPECT_EQ(of({"-a", ":12345"}), Security::kSelfSigned);
     EXPECT_EQ(of({"-hostname", "203.0.113.5"}), Security::kSelfSigned);
+    EXPECT_EQ(of({"-a", "127.0.0.1:443"}), Security::kSelfSigned);
+    EXPECT_EQ(of({"-a", ":12345", "-certmode", "self-signed"}), Security::kSelfSigned);
+    EXPECT_EQ(of({"-a", ":12345", "-certmode", "manual", "-hostname", "203.0.113.5"}), Security::kFiles);
     EXPECT_EQ(of({"-hostname", "203.0.113.5", "-certmode", "manual"}), Security::kFiles);
     EXPECT_EQ(of({"-hostname", "derp.example.com", "-certmode", "manual"}), Security::kFiles);
-    EXPECT_EQ(of({"-hostname", "derp.example.com", "-a", ":8080"}), Security::kPlain) << "as the original, for proxies";
-    EXPECT_EQ(of({"-a", "127.0.0.1:8080"}), Security::kPlain);
+    // As the original: what people run behind Caddy or Traefik goes on working there.
+    EXPECT_EQ(of({"-a", ":3340", "-http-port", "-1"}), Security::kPlain);
+    EXPECT_EQ(of({"-hostname", "derp.example.com", "-a", ":8080"}), Security::kPlain);
+    EXPECT_EQ(of({"-hostname", "203.0.113.5", "-a", ":8080"}), Security::kPlain);
+    EXPECT_EQ(of({"-hostname", "derp.example.com", "-a", ":8080", "-certmode", "letsencrypt"}), Security::kPlain);
     EXPECT_EQ(of({"-certmode", "off"}), Security::kPlain);
     EXPECT_EQ(of({"-dev"}), Security::kPlain);
 }
 
 TEST(Options, FlagsOfTheOriginalWithoutEffectAreTakenAndRemembered) {
-    const Options o = *parse_options({"-acme-email", "a@example.com", "-ace", "-bootstrap-dns-names=x", "-ace=false"});
-    EXPECT_EQ(o.inert, (std::vector<std::string>{"acme-email", "ace", "bootstrap-dns-names"}));
+    const Options o = *parse_options({"-acme-email", "a@example.com", "-ace", "-secrets-url=x", "-ace=false"});
+    EXPECT_EQ(o.inert, (std::vector<std::string>{"acme-email", "ace", "secrets-url"}));
 }
 
 TEST(Options, DurationsAsGoWritesThem) {

@@ -5,6 +5,8 @@
 
 #include <functional>
 
+#include "derper/bootstrap_dns.h"
+
 namespace mesh::derper {
 namespace {
 
@@ -87,6 +89,19 @@ TEST(Pages, Port80RedirectsToHttpsWithoutItsOwnPort) {
     EXPECT_EQ(to("", "/").status, 400U);
     EXPECT_EQ(to("a/b", "/").status, 400U);
     EXPECT_EQ(answer_port_80(ask("POST", "/", {{"Host", "h"}})).status, 400U);
+}
+
+TEST(Pages, BootstrapAnswersAsTheOriginal) {
+    const NameTable open = {{"control.example", {*Addr::parse("192.0.2.7"), *Addr::parse("2001:db8::7")}}, {"unknown.example", {}}};
+    const NameTable hidden = {{"hidden.example", {*Addr::parse("192.0.2.8")}}};
+    const auto told = [&](const std::string& target) { return answer_bootstrap(ask("GET", target), open, hidden); };
+    const std::string all = "{\n\t\"control.example\": [\n\t\t\"192.0.2.7\",\n\t\t\"2001:db8::7\"\n\t]\n}";
+    EXPECT_EQ(told("/bootstrap-dns").body, all);
+    EXPECT_EQ(told("/bootstrap-dns?q=control.example").body, all);
+    EXPECT_EQ(told("/bootstrap-dns?x=1&q=hidden.example").body, "{\n\t\"hidden.example\": [\n\t\t\"192.0.2.8\"\n\t]\n}");
+    EXPECT_FALSE(told("/bootstrap-dns").keep_alive);
+    EXPECT_EQ(answer_bootstrap(ask("GET", "/bootstrap-dns"), {}, {}).body, "");
+    EXPECT_EQ(answer_bootstrap(ask("GET", "/bootstrap-dns"), {}, {}).status, 200U);
 }
 
 TEST(Pages, UpgradesAreToldApart) {

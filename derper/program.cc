@@ -16,6 +16,7 @@
 
 #include "base/log.h"
 #include "derper/addresses.h"
+#include "derper/bootstrap_dns.h"
 #include "derper/certificates.h"
 #include "derper/map_entry.h"
 #include "derper/mesh.h"
@@ -23,6 +24,7 @@
 #include "derper/stun_server.h"
 #include "platform/file.h"
 #include "platform/loop/loop.h"
+#include "platform/net/inherited.h"
 #include "platform/system.h"
 
 namespace mesh::derper {
@@ -30,9 +32,13 @@ namespace {
 
 constexpr const char* kRootKeyFile = "/var/lib/derper/derper.key";
 constexpr const char* kSelfSignedName = "self-signed";
+constexpr const char* kPagesSocket = "http";  // FileDescriptorName= of the socket in -http-port's place
 constexpr rlim_t kSpareDescriptors = 64;
 constexpr size_t kMaxKeyList = 128U << 20;
+constexpr size_t kMemoryPerClient = 24U << 10;
 constexpr Duration kLookAtFiles = seconds(15);
+constexpr Duration kLeaveFor = seconds(1);
+constexpr Duration kLookWhoIsLeft = milliseconds(10);
 constexpr Duration kDay = seconds(24LL * 3600);
 
 std::string environment(const char* name) {
@@ -69,14 +75,17 @@ Result<NodePrivate> load_or_make_key(const std::string& path, Random& random) {
     return key;
 }
 
-/// Takes what the hard limit allows and leaves some descriptors for the program itself.
+/// Takes what the hard limit allows and leaves some descriptors for the program itself; and no more than half of the
+/// machine's memory has room for, so that a crowd is turned away before the kernel kills us.
 size_t connection_limit() {
     rlimit l{};
     if (getrlimit(RLIMIT_NOFILE, &l) != 0) return 512;
     l.rlim_cur = l.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &l);
     (void)getrlimit(RLIMIT_NOFILE, &l);
-    return l.rlim_cur > 2 * kSpareDescriptors ? static_cast<size_t>(l.rlim_cur - kSpareDescriptors) : 64;
+    const size_t files = l.rlim_cur > 2 * kSpareDescriptors ? static_cast<size_t>(l.rlim_cur - kSpareDescriptors) : 64;
+    const auto memory = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    return std::max<size_t>(64, std::min(files, memory / 2 / kMemoryPerClient));
 }
 
 /// A port below 1024 is what most people stumble over.
@@ -110,7 +119,10 @@ uint64_t resident_bytes() {
 class Program {
    public:
     Program(const Options& options, const std::string& version)
-        : o_(options), version_(version), watch_files_(loop_, [this] { look_at_files(false); }) {}
+        : o_(options),
+          version_(version),
+          watch_files_(loop_, [this] { look_at_files(false); }),
+          look_who_is_left_(loop_, [this] { wait_for_the_last(); }) {}
 
     Status run() {
         if (const auto r = platform::forbid_core_dumps(); !r) log::info("derper: core dumps could not be switched off: {}", r.error().message());
@@ -119,8 +131,8 @@ class Program {
         announce();
         for (const MeshTarget& t : mesh_targets_) links_.push_back(std::make_unique<MeshLink>(*mesh_, t));
         watch_files_.set_after(kLookAtFiles);
-        platform::Signal on_int(loop_, SIGINT, [this] { loop_.stop(); });
-        platform::Signal on_term(loop_, SIGTERM, [this] { loop_.stop(); });
+        platform::Signal on_int(loop_, SIGINT, [this] { leave(); });
+        platform::Signal on_term(loop_, SIGTERM, [this] { leave(); });
         platform::Signal on_hup(loop_, SIGHUP, [this] { look_at_files(true); });
         loop_.run();
         server_->on_flush({});
@@ -128,8 +140,22 @@ class Program {
     }
 
    private:
+    /// The first signal sends clients away in peace, the second ends it.
+    void leave() {
+        if (!leave_until_.is_never()) return loop_.stop();
+        leave_until_ = loop_.now() + kLeaveFor;
+        server_->leave();
+        wait_for_the_last();
+    }
+
+    void wait_for_the_last() {
+        if (server_->connections() == 0 || loop_.now() >= leave_until_) return loop_.stop();
+        look_who_is_left_.set_after(kLookWhoIsLeft);
+    }
+
     Status prepare() {
         log::set_verbosity(o_.verbose);
+        TRY(adopt_sockets());
         for (const std::string& flag : o_.inert) log::info("derper: -{} has no effect in this program", flag);
         Server::Config c;
         if (o_.dev) {
@@ -137,7 +163,11 @@ class Program {
             c.key = NodePrivate::generate(random_);
             log::info("Running in dev mode.");
         } else {
-            TRY_ASSIGN(c.key, load_or_make_key(o_.config_path.empty() ? default_key_file() : o_.config_path, random_));
+            if (o_.config_path.empty()) {
+                o_.config_path = default_key_file();
+                log::info("no config path specified; using {}", o_.config_path);
+            }
+            TRY_ASSIGN(c.key, load_or_make_key(o_.config_path, random_));
         }
         public_key_ = c.key.public_key();
         TRY_ASSIGN(at_, parse_listen(o_.listen));
@@ -161,8 +191,12 @@ class Program {
             if (!key) return tl::unexpected(std::move(key.error()).with(o_.mesh_psk_file));
             c.mesh_key = std::move(*key);
         }
+        log::info("{}", c.mesh_key.is_zero() ? "No mesh key configured" : "DERP mesh key configured");
+        c.rate = default_rates();
+        TRY_ASSIGN(const auto names, parse_names(o_.bootstrap_names));
+        TRY_ASSIGN(const auto hidden_names, parse_names(o_.hidden_bootstrap_names));
         TRY_ASSIGN(mesh_targets_, parse_mesh_with(o_.mesh_with));
-        if (!o_.verify_url.empty() || !mesh_targets_.empty()) {
+        if (!o_.verify_url.empty() || !mesh_targets_.empty() || !names.empty() || !hidden_names.empty()) {
             auto config = platform::system_resolver_config();
             config.protect = platform::Protect::kNo;
             resolver_ = std::make_unique<platform::Resolver>(loop_, std::move(config));
@@ -181,19 +215,44 @@ class Program {
         const LockedKey mesh_key = c.mesh_key;
         server_ = std::make_unique<Server>(loop_, random_, std::move(c));
         server_->on_metrics([this](Metrics& m) { add_metrics(m); });
+        if (!names.empty() || !hidden_names.empty()) {
+            bootstrap_ = std::make_unique<BootstrapDns>(loop_, *resolver_, random_, names, hidden_names);
+            server_->on_bootstrap([this](const http1::Request& request) { return bootstrap_->answer(request); });
+        }
         if (mesh_targets_.empty()) return {};
         dialer_ = std::make_unique<platform::Dialer>(loop_, *resolver_);
         mesh_ = std::make_unique<MeshContext>(MeshContext{loop_, *dialer_, random_, server_->relay(), key, mesh_key,
-                                                          [this] { server_->flush(); }});
+                                                          [this] { server_->flush_soon(); }});
         server_->on_flush([this] {
             for (const auto& link : links_) link->flush();
         });
         return {};
     }
 
+    /// Sockets of a .socket unit take the place of -a and -http-port.
+    Status adopt_sockets() {
+        TRY_ASSIGN(inherited_, platform::take_inherited_listeners());
+        for (const platform::InheritedListener& s : inherited_) {
+            const Endpoint at{s.at.addr.is_unspecified() ? Addr() : s.at.addr, s.at.port};
+            if (s.name != kPagesSocket) o_.listen = at.addr.is_valid() ? at.str() : fmt::format(":{}", at.port);
+            log::info("derper: socket {} comes from the service manager", s.at.str());
+        }
+        return {};
+    }
+
+    Status listen(Service service, const ListenAddress& at) {
+        bool adopted = false;
+        for (platform::InheritedListener& s : inherited_) {
+            if ((s.name == kPagesSocket) != (service == Service::kPort80)) continue;
+            TRY(server_->adopt(std::move(s.fd), service));
+            adopted = true;
+        }
+        return adopted ? Status() : explain_port(server_->listen(at, service), at.port);
+    }
+
     Status open() {
         if (security_ != Security::kPlain) TRY(open_tls());
-        TRY(explain_port(server_->listen(at_, Service::kDerp), at_.port));
+        TRY(listen(Service::kDerp, at_));
         if (o_.stun) {
             auto stun = StunServer::open(loop_, at_.addr, static_cast<uint16_t>(o_.stun_port));
             if (!stun) return explain_port(tl::unexpected(std::move(stun.error())), static_cast<uint16_t>(o_.stun_port));
@@ -202,7 +261,7 @@ class Program {
         }
         if (security_ == Security::kPlain || o_.http_port < 0) return {};
         const auto port = static_cast<uint16_t>(o_.http_port);
-        const Status s = explain_port(server_->listen({at_.addr, port}, Service::kPort80), port);
+        const Status s = listen(Service::kPort80, {at_.addr, port});
         // Without a domain that port is a convenience (captive portal checks) and not worth failing for.
         if (s || security_ == Security::kFiles) return s;
         log::info("derper: no page on port {}: {}; -http-port -1 turns it off", port, s.error().message());
@@ -297,7 +356,8 @@ class Program {
         if (asked && !o_.rate_config.empty()) {
             if (const auto rate = load_rate()) {
                 server_->set_rate(*rate);
-                log::info("derper: rate limit is now {} bytes/s, burst {}", rate->bytes_per_second, rate->burst_bytes);
+                log::info("derper: rate limit is now {} bytes/s, burst {} for a client; {} bytes/s, burst {} for all",
+                          rate->client.bytes_per_second, rate->client.burst_bytes, rate->all.bytes_per_second, rate->all.burst_bytes);
             } else {
                 log::info("derper: still using the old rate limit: {}", rate.error().message());
             }
@@ -316,7 +376,9 @@ class Program {
     }
 
     void announce() {
-        log::info("derper: serving on {}{}", o_.listen, security_ == Security::kPlain ? " without TLS" : " with TLS");
+        log::info("derper: serving on {}{}", o_.listen, security_ == Security::kPlain ? "" : " with TLS");
+        if (security_ == Security::kPlain && o_.cert_mode != "off" && !o_.dev)
+            log::info("derper: this is plain HTTP, for a proxy that does TLS; for clients on this port add -certmode self-signed or manual");
         if (!self_signed_) return;
         MapEntry e;
         e.hostname = name_;
@@ -365,9 +427,12 @@ class Program {
     std::string stamp_, keys_stamp_;
     Time tls_loaded_;
     size_t peak_connections_ = 0;  // since memory was given back
+    Time leave_until_ = Time::never();
+    std::vector<platform::InheritedListener> inherited_;
 
     std::unique_ptr<platform::Resolver> resolver_;
     std::unique_ptr<platform::HttpClient> http_;
+    std::unique_ptr<BootstrapDns> bootstrap_;
     std::unique_ptr<Server> server_;
     std::unique_ptr<StunServer> stun_;
     std::vector<MeshTarget> mesh_targets_;
@@ -375,6 +440,7 @@ class Program {
     std::unique_ptr<MeshContext> mesh_;
     std::vector<std::unique_ptr<MeshLink>> links_;
     platform::Timer watch_files_;
+    platform::Timer look_who_is_left_;
 };
 
 }  // namespace

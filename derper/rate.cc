@@ -13,6 +13,8 @@ namespace {
 constexpr double kMinBurst = derp::kMaxPacket + derp::kKeyLen;
 constexpr double kMaxRate = 1e12;
 constexpr double kLongestWait_s = 24 * 3600;  // a rate may be next to nothing
+constexpr std::string_view kNames[] = {"perclientratelimitbytespersec", "perclientrateburstbytes", "globalratelimitbytespersec",
+                                       "globalrateburstbytes"};
 }  // namespace
 
 void TokenBucket::refill(Time now) {
@@ -45,20 +47,30 @@ void TokenBucket::set(double rate, double burst, Time now) {
     tokens_ = std::min(tokens_, burst);
 }
 
+RateConfig default_rates() {
+    constexpr double kGbit = 1e9 / 8;
+    return {.client = {4 * kGbit, 32e6}, .all = {10 * kGbit, 128e6}};
+}
+
 Result<RateConfig> parse_rate_config(std::string_view text) {
     TRY_ASSIGN(const Json j, json::parse(text, 64U << 10));
     if (!j.is_object()) return fail(Code::kInvalid, "rate config is no JSON object");
     RateConfig out;
+    bool names_all = false;
+    double* const fields[] = {&out.client.bytes_per_second, &out.client.burst_bytes, &out.all.bytes_per_second, &out.all.burst_bytes};
     for (const auto& [key, value] : j.items()) {
         std::string name = key;
         std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-        const bool rate = name == "perclientratelimitbytespersec";
-        if (!rate && name != "perclientrateburstbytes") continue;
+        const auto* known = std::find(std::begin(kNames), std::end(kNames), name);
+        if (known == std::end(kNames)) continue;
         if (!value.is_number() || !(value.get<double>() >= 0) || value.get<double>() > kMaxRate)
             return fail(Code::kInvalid, key + " must be a number of bytes, 0 or more");
-        (rate ? out.bytes_per_second : out.burst_bytes) = value.get<double>();
+        *fields[known - std::begin(kNames)] = value.get<double>();
+        names_all |= name.starts_with("global");
     }
-    out.burst_bytes = out.bytes_per_second > 0 ? std::max(out.burst_bytes, kMinBurst) : 0;
+    if (!names_all) out.all = default_rates().all;
+    for (RateLimit* limit : {&out.client, &out.all})
+        limit->burst_bytes = limit->bytes_per_second > 0 ? std::max(limit->burst_bytes, kMinBurst) : 0;
     return out;
 }
 

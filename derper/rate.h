@@ -33,13 +33,21 @@ class TokenBucket {
     Time at_;
 };
 
-struct RateConfig {
+struct RateLimit {
     double bytes_per_second = 0;  ///< 0 = no limit
     double burst_bytes = 0;
+    bool operator==(const RateLimit&) const = default;
+};
+struct RateConfig {
+    RateLimit client;  ///< each, mesh peers excepted
+    RateLimit all;     ///< together
     bool operator==(const RateConfig&) const = default;
 };
-/// The original's file: {"PerClientRateLimitBytesPerSec": n, "PerClientRateBurstBytes": n}, names in any case. The burst is
-/// at least one largest packet with its key (65,568).
+/// What holds without a file: nobody who just uses the relay notices, and nobody can take all of a fast line.
+[[nodiscard]] RateConfig default_rates();
+/// The original's file: {"PerClientRateLimitBytesPerSec": n, "PerClientRateBurstBytes": n}, names in any case, no limit where
+/// it names none; and ours: GlobalRateLimitBytesPerSec, GlobalRateBurstBytes, the default where it names none. A burst is at
+/// least one largest packet with its key (65,568).
 [[nodiscard]] Result<RateConfig> parse_rate_config(std::string_view text);
 
 }  // namespace mesh::derper

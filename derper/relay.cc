@@ -36,6 +36,7 @@ void Relay::add(ConnId id, derp::ServerSession& session, const Endpoint& remote,
     conn->not_ideal = not_ideal;
     conn->gone_tokens_at = now;
     Peer& peer = peers_[conn->key];
+    conn->peer = &peer;
     peer.conns.push_back(conn.get());
     peer.active = conn.get();
     for (const ConnId w : watchers_) {
@@ -63,18 +64,22 @@ void Relay::remove(ConnId id, Time now) {
         if (source->second.empty()) reached_.erase(source);
     }
 
-    Peer& peer = peers_.at(conn->key);
+    Peer& peer = *conn->peer;
     std::erase(peer.conns, conn.get());
     if (peer.active == conn.get()) peer.active = peer.conns.empty() ? nullptr : peer.conns.back();
     if (peer.conns.empty()) {
         peers_.erase(conn->key);
-        for (const ConnId w : watchers_) {
-            conns_.at(w)->session->peer_gone(conn->key, derp::GoneReason::kDisconnected, now);
-            mark_dirty(w);
-        }
-        if (!forwarders_.contains(conn->key)) gone_from_region(conn->key, now);
+        if (!silent_) tell_gone(conn->key, now);
     }
     refresh_counts();
+}
+
+void Relay::tell_gone(const NodePublic& key, Time now) {
+    for (const ConnId w : watchers_) {
+        conns_.at(w)->session->peer_gone(key, derp::GoneReason::kDisconnected, now);
+        mark_dirty(w);
+    }
+    if (!forwarders_.contains(key)) gone_from_region(key, now);
 }
 
 void Relay::gone_from_region(const NodePublic& key, Time now) {
@@ -92,45 +97,50 @@ void Relay::gone_from_region(const NodePublic& key, Time now) {
     }
 }
 
-Relay::Conn* Relay::find(const NodePublic& key) const {
+Relay::Conn* Relay::active(const NodePublic& key) const {
     const auto it = peers_.find(key);
     return it == peers_.end() ? nullptr : it->second.active;
 }
 
-void Relay::deliver(Conn& to, const NodePublic& source, ByteSpan packet, Time now) {
-    to.session->deliver(source, packet, now);
+ConnId Relay::deliver(Conn& to, const NodePublic& source, ByteSpan packet, Time now) {
+    const bool full = to.session->deliver(source, packet, now);
     ++stats_.packets_out;
     stats_.bytes_out += packet.size();
     if (to.heard_from.insert(source).second) reached_[source].insert(to.id);
     mark_dirty(to.id);
+    return full ? to.id : 0;
 }
 
-void Relay::packet(ConnId from, const NodePublic& to, ByteSpan packet, Time now) {
+ConnId Relay::packet(ConnId from, const NodePublic& to, ByteSpan packet, Time now) {
     const auto it = conns_.find(from);
-    if (it == conns_.end()) return;
+    if (it == conns_.end()) return 0;
     Conn& source = *it->second;
+    source.peer->active = &source;
     ++stats_.packets_in;
     stats_.bytes_in += packet.size();
-    if (Conn* destination = find(to)) return deliver(*destination, source.key, packet, now);
+    if (Conn* destination = active(to)) return deliver(*destination, source.key, packet, now);
     if (const auto way = forwarders_.find(to); way != forwarders_.end()) {
         ++stats_.forwarded_out;
-        return way->second.front()->forward(source.key, to, packet, now);
+        way->second.front()->forward(source.key, to, packet, now);
+        return 0;
     }
     ++stats_.dropped_unknown;
     if (derp::looks_like_disco(packet)) answer_not_here(source, to, now);
+    return 0;
 }
 
-void Relay::forwarded(const NodePublic& source, const NodePublic& to, ByteSpan packet, Time now) {
+ConnId Relay::forwarded(const NodePublic& source, const NodePublic& to, ByteSpan packet, Time now) {
     ++stats_.forwarded_in;
-    if (Conn* destination = find(to)) return deliver(*destination, source, packet, now);
+    if (Conn* destination = active(to)) return deliver(*destination, source, packet, now);
     ++stats_.dropped_unknown_forward;
+    return 0;
 }
 
 void Relay::watch(ConnId id, Time now) {
     const auto it = conns_.find(id);
     if (it == conns_.end() || !it->second->session->is_mesh_peer() || !watchers_.insert(id).second) return;
     for (const auto& [other, conn] : conns_)
-        if (peers_.at(conn->key).active == conn.get()) tell_present(*it->second, *conn, now);
+        if (conn->peer->active == conn.get()) tell_present(*it->second, *conn, now);
     refresh_counts();
     mark_dirty(id);
 }
@@ -170,7 +180,7 @@ void Relay::answer_not_here(Conn& from, const NodePublic& to, Time now) {
 
 void Relay::activity(ConnId id) {
     const auto it = conns_.find(id);
-    if (it != conns_.end()) peers_.at(it->second->key).active = it->second.get();
+    if (it != conns_.end()) it->second->peer->active = it->second.get();
 }
 
 void Relay::note_preferred(ConnId id, bool preferred) {

@@ -10,7 +10,6 @@
 /// unknown key is answered with PeerGone "not here", at most 1 a second with a burst of 3; other packets get no answer.
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <set>
 #include <unordered_map>
@@ -56,16 +55,18 @@ class Relay {
     /// `not_ideal`: it would rather be at another node of the region.
     void add(ConnId id, derp::ServerSession& session, const Endpoint& remote, Time now, bool not_ideal = false);
     void remove(ConnId id, Time now);
-    /// A packet that `from` sent.
-    void packet(ConnId from, const NodePublic& to, ByteSpan packet, Time now);
-    /// Any frame of a client: decides among duplicates.
+    /// The whole relay goes: departures are told to nobody any more.
+    void fall_silent() { silent_ = true; }
+    /// A packet that `from` sent. Returns the connection that has a full record to write now; 0 = none.
+    ConnId packet(ConnId from, const NodePublic& to, ByteSpan packet, Time now);
+    /// Any other frame of a client: decides among duplicates.
     void activity(ConnId id);
     void note_preferred(ConnId id, bool preferred);
 
     /// A mesh peer that wants to know who is here: everybody now, changes later.
     void watch(ConnId id, Time now);
-    /// A packet that a mesh peer took from its client `source` for one of ours.
-    void forwarded(const NodePublic& source, const NodePublic& to, ByteSpan packet, Time now);
+    /// A packet that a mesh peer took from its client `source` for one of ours. Returns as packet().
+    ConnId forwarded(const NodePublic& source, const NodePublic& to, ByteSpan packet, Time now);
     /// Connections of a key, for a mesh peer's wish to close them.
     [[nodiscard]] std::vector<ConnId> connections_of(const NodePublic& key) const;
     /// `by` reaches that key; of several the first one added is used.
@@ -78,8 +79,10 @@ class Relay {
     [[nodiscard]] bool is_connected(const NodePublic& key) const { return peers_.contains(key); }
 
    private:
+    struct Peer;
     struct Conn {
         ConnId id = 0;
+        Peer* peer = nullptr;
         derp::ServerSession* session = nullptr;
         Endpoint remote;
         NodePublic key;
@@ -95,20 +98,22 @@ class Relay {
         Conn* active = nullptr;
     };
 
-    [[nodiscard]] Conn* find(const NodePublic& key) const;
-    void deliver(Conn& to, const NodePublic& source, ByteSpan packet, Time now);
+    [[nodiscard]] Conn* active(const NodePublic& key) const;
+    ConnId deliver(Conn& to, const NodePublic& source, ByteSpan packet, Time now);
+    void tell_gone(const NodePublic& key, Time now);
     void gone_from_region(const NodePublic& key, Time now);
     static void tell_present(Conn& watcher, const Conn& who, Time now);
     void refresh_counts();
     void answer_not_here(Conn& from, const NodePublic& to, Time now);
     void mark_dirty(ConnId id);
 
-    std::map<ConnId, std::unique_ptr<Conn>> conns_;  // ordered: watchers are told in this order
+    std::unordered_map<ConnId, std::unique_ptr<Conn>> conns_;
     std::unordered_map<NodePublic, Peer> peers_;
     std::unordered_map<NodePublic, std::vector<Forwarder*>> forwarders_;
     std::unordered_map<NodePublic, std::set<ConnId>> reached_;  // who got a packet from that key
     std::set<ConnId> watchers_;
     std::vector<ConnId> dirty_;
+    bool silent_ = false;
     RelayStats stats_;
 };
 

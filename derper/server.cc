@@ -5,23 +5,45 @@
 #include <utility>
 
 #include "base/log.h"
+#include "derper/bootstrap_dns.h"
 
 namespace mesh::derper {
+namespace {
+/// Connections that are no client's (yet) may be this part of all.
+constexpr size_t kStrangersShare = 4;
+constexpr size_t kMinStrangers = 64;
+/// After a restart one client a millisecond returns.
+constexpr size_t kLeastSpreadMs = 100;
+constexpr size_t kMostSpreadMs = 10'000;
+constexpr Duration kTryFor = seconds(60);
+}  // namespace
 
 Server::Server(platform::Loop& loop, Random& random, Config config)
     : loop_(loop),
       random_(random),
       config_(std::move(config)),
-      accepts_(std::min(config_.accept_rate, 1e12), std::min(config_.accept_burst, 1e12), loop.now()),
-      bury_(loop, [this] { graveyard_.clear(); }) {
+      gate_(random, config_.accept_rate, config_.accept_burst, loop.now()),
+      bury_(loop, [this] { graveyard_.clear(); }),
+      turn_end_(loop, [this] { flush(); }) {
     counts_.started = loop.wall().unix_ns / 1'000'000'000;
     counts_.version = config_.version;
+    set_rate(config_.rate);
 }
 
 Server::~Server() = default;
 
+platform::Listener::OnAccept Server::acceptor(Service service) {
+    return [this, service](platform::ByteStream stream) { accept(service, std::move(stream)); };
+}
+
+Status Server::adopt(platform::UniqueFd listening, Service service) {
+    TRY_ASSIGN(auto listener, platform::Listener::adopt(loop_, std::move(listening), acceptor(service)));
+    listeners_.push_back(std::move(listener));
+    return {};
+}
+
 Status Server::listen(const ListenAddress& at, Service service) {
-    const auto on_accept = [this, service](platform::ByteStream stream) { accept(service, std::move(stream)); };
+    const auto on_accept = acceptor(service);
     if (at.addr.is_valid()) {
         TRY_ASSIGN(auto listener, platform::Listener::tcp(loop_, {at.addr, at.port}, on_accept));
         listeners_.push_back(std::move(listener));
@@ -45,10 +67,7 @@ void Server::accept(Service service, platform::ByteStream stream) {
         ++counts_.tcp_refused_full;
         return;
     }
-    if (service == Service::kDerp && !accepts_.try_take(1, loop_.now())) {
-        ++counts_.tcp_refused_rate;
-        return;
-    }
+    if (service == Service::kDerp && !lets_in(stream.remote_endpoint().addr)) return;
     if (service == Service::kDerp && tls_) {
         auto tls = platform::TlsSession::server(tls_);
         if (!tls) {
@@ -61,6 +80,33 @@ void Server::accept(Service service, platform::ByteStream stream) {
     ConnectionHost& host = *this;  // make_unique has no access to the private base
     connections_.emplace(id, std::make_unique<Connection>(host, id, service, std::move(stream)));
     peak_ = std::max(peak_, connections_.size());
+    strangers_.insert(id);
+    if (strangers_.size() <= std::max<size_t>(config_.max_connections / kStrangersShare, kMinStrangers)) return;
+    // Whoever holds connections without logging in loses the oldest; who logs in is in long before.
+    ++counts_.tcp_refused_full;
+    connections_.at(*strangers_.begin())->close("too many connections that did not log in");
+}
+
+bool Server::lets_in(const Addr& source) {
+    const bool is_proxy = source.is_loopback() || std::any_of(config_.trusted_proxies.begin(), config_.trusted_proxies.end(),
+                                                              [&source](const Prefix& p) { return p.contains(source); });
+    switch (gate_.ask(is_proxy ? Addr() : source, loop_.now())) {
+        case Gate::Verdict::kOpen: return true;
+        case Gate::Verdict::kTooManyOfSource: ++counts_.tcp_refused_source; break;
+        case Gate::Verdict::kTooMany: ++counts_.tcp_refused_rate; break;
+    }
+    return false;
+}
+
+void Server::leave() {
+    listeners_.clear();
+    relay_.fall_silent();
+    std::vector<Connection*> all;
+    for (const auto& [id, connection] : connections_) all.push_back(connection.get());
+    // All at once would be a stampede.
+    const auto spread = static_cast<uint32_t>(std::clamp<size_t>(all.size(), kLeastSpreadMs, kMostSpreadMs));
+    for (Connection* c : all) c->leave(milliseconds(random_.below(spread)), kTryFor);
+    flush();
 }
 
 void Server::flush() {
@@ -73,9 +119,14 @@ void Server::flush() {
     flushing_ = false;
 }
 
+void Server::write_now(ConnId id) {
+    if (const auto it = connections_.find(id); it != connections_.end()) it->second->pump();
+}
+
 void Server::closed(ConnId id) {
     const auto it = connections_.find(id);
     if (it == connections_.end()) return;
+    strangers_.erase(id);
     graveyard_.push_back(std::move(it->second));
     connections_.erase(it);
     bury_.set(loop_.now());
@@ -83,6 +134,7 @@ void Server::closed(ConnId id) {
 
 http1::Response Server::page(const http1::Request& request, const Asker& who) {
     const std::string_view path = path_of(request);
+    if (path == "/bootstrap-dns") return bootstrap_ ? bootstrap_(request) : answer_bootstrap(request, {}, {});
     const bool is_debug = path == "/debug" || path.starts_with("/debug/");
     if (!is_debug && path != "/metrics") return answer_page(request, config_.home);
     const bool allowed =
@@ -133,6 +185,13 @@ void Server::set_allowed(std::shared_ptr<const KeySet> keys) {
 
 void Server::set_rate(const RateConfig& rate) {
     config_.rate = rate;
+    const RateLimit& all = rate.all;
+    if (all.bytes_per_second <= 0)
+        shared_.reset();
+    else if (shared_)
+        shared_->set(all.bytes_per_second, all.burst_bytes, loop_.now());
+    else
+        shared_.emplace(all.bytes_per_second, all.burst_bytes, loop_.now());
     for (const auto& [id, connection] : connections_) connection->rate_changed();
 }
 

@@ -4,10 +4,11 @@
 
 #include <functional>
 #include <limits>
-#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "base/random.h"
 #include "base/result.h"
 #include "derper/connection.h"
+#include "derper/gate.h"
 #include "derper/metrics.h"
 #include "derper/options.h"
 #include "derper/relay.h"
@@ -33,7 +35,7 @@ class Server final : private ConnectionHost {
         Patience patience{};
         LockedKey mesh_key{};                  ///< zero: no mesh
         RateConfig rate{};
-        double accept_rate = std::numeric_limits<double>::infinity();  ///< connections a second
+        double accept_rate = std::numeric_limits<double>::infinity();  ///< connections a second; see Gate
         double accept_burst = 1e18;
         std::vector<Prefix> trusted_proxies{};
         std::vector<Prefix> metrics_from{};
@@ -50,16 +52,21 @@ class Server final : private ConnectionHost {
     void set_tls(std::shared_ptr<const platform::TlsServerContext> tls) { tls_ = std::move(tls); }
     /// Who is in and not on the new list is disconnected, mesh peers excepted.
     void set_allowed(std::shared_ptr<const KeySet> keys);
-    /// For all clients.
     void set_rate(const RateConfig& rate);
     /// What the server does not know itself is added to the metrics here.
     void on_metrics(std::function<void(Metrics&)> add) { add_metrics_ = std::move(add); }
-    /// Called at the end of every flush(): mesh links send what they were given.
+    /// Answers /bootstrap-dns.
+    void on_bootstrap(std::function<http1::Response(const http1::Request&)> answer) { bootstrap_ = std::move(answer); }
+    /// Called at the end of every flush, once a turn at most: mesh links send what they were given.
     void on_flush(std::function<void()> then) { after_flush_ = std::move(then); }
     [[nodiscard]] Relay& relay() override { return relay_; }
-    void flush() override;
+    void flush_soon() override { turn_end_.want(); }
     /// An address for all interfaces listens on both families, or on the one the host has.
     [[nodiscard]] Status listen(const ListenAddress& at, Service service);
+    /// A socket that listens already.
+    [[nodiscard]] Status adopt(platform::UniqueFd listening, Service service);
+    /// Takes nobody new and sends everybody away, with a word about when to return; over when connections() is 0.
+    void leave();
     /// Of the first listener.
     [[nodiscard]] uint16_t port() const;
     [[nodiscard]] const RelayStats& stats() const { return relay_.stats(); }
@@ -75,7 +82,9 @@ class Server final : private ConnectionHost {
     platform::HttpClient* http_client() override { return config_.http; }
     const Patience& patience() override { return config_.patience; }
     const LockedKey& mesh_key() override { return config_.mesh_key; }
-    const RateConfig& rate() override { return config_.rate; }
+    const RateLimit& client_rate() override { return config_.rate.client; }
+    TokenBucket* shared_bucket() override { return shared_ ? &*shared_ : nullptr; }
+    void logged_in(ConnId id) override { strangers_.erase(id); }
     const std::vector<Prefix>& trusted_proxies() override { return config_.trusted_proxies; }
     bool serves_derp() override { return config_.derp; }
     http1::Response page(const http1::Request& request, const Asker& who) override;
@@ -83,24 +92,32 @@ class Server final : private ConnectionHost {
     void count_session(const derp::ServerSessionStats& stats) override;
     void close_peer(const NodePublic& key) override;
     [[nodiscard]] Metrics metrics() const;
+    void flush();
+    void write_now(ConnId id) override;
     void closed(ConnId id) override;
+    [[nodiscard]] platform::Listener::OnAccept acceptor(Service service);
     void accept(Service service, platform::ByteStream stream);
+    [[nodiscard]] bool lets_in(const Addr& source);
 
     platform::Loop& loop_;
     Random& random_;
     Config config_;
     std::shared_ptr<const platform::TlsServerContext> tls_;
     Relay relay_;
-    TokenBucket accepts_;
+    Gate gate_;
+    std::optional<TokenBucket> shared_;
     Metrics counts_;
     std::function<void(Metrics&)> add_metrics_;
+    std::function<http1::Response(const http1::Request&)> bootstrap_;
     std::function<void()> after_flush_;
     ConnId next_id_ = 1;
     bool flushing_ = false;
     size_t peak_ = 0;
-    std::map<ConnId, std::unique_ptr<Connection>> connections_;
+    std::unordered_map<ConnId, std::unique_ptr<Connection>> connections_;
+    std::set<ConnId> strangers_;  // connections that are no client's (yet), oldest first
     std::vector<std::unique_ptr<Connection>> graveyard_;
     platform::Timer bury_;
+    platform::TurnEnd turn_end_;
     std::vector<std::unique_ptr<platform::Listener>> listeners_;
 };
 

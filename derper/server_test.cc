@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <functional>
 
 #include "derper/stun_server.h"
@@ -75,6 +76,7 @@ TEST(DerperServer, HttpPagesAndRefusals) {
     Lab lab;
     EXPECT_TRUE(lab.get("GET /derp/latency-check HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 200"));
     EXPECT_TRUE(lab.get("GET /derp HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 426"));
+    EXPECT_TRUE(lab.get("GET /bootstrap-dns HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 200"));
     EXPECT_TRUE(lab.get("nonsense\r\n\r\n").starts_with("HTTP/1.1 400"));
     // Two requests on one connection.
     Raw raw;
@@ -145,7 +147,7 @@ TEST(DerperServer, ManyConnectionsWithOneKeyTakeNothingAwayFromItsOwner) {
 }
 
 TEST(DerperServer, ARateLimitSlowsAClientDownAndLosesNothing) {
-    Lab lab({}, seconds(2), [](Server::Config& c) { c.rate = {1e6, 65568}; });
+    Lab lab({}, seconds(2), [](Server::Config& c) { c.rate.client = {1e6, 65568}; });
     Client a(lab.loop), b(lab.loop);
     a.start(connect_loopback(lab.server->port()));
     b.start(connect_loopback(lab.server->port()));
@@ -158,6 +160,61 @@ TEST(DerperServer, ARateLimitSlowsAClientDownAndLosesNothing) {
     for (int i = 0; i < 10; ++i) a.send(b.key.public_key(), Bytes(20000, static_cast<uint8_t>(i)));
     lab.server->set_rate({});
     ASSERT_TRUE(lab.until([&] { return b.packets.size() == 20; }));
+}
+
+TEST(DerperServer, TheLimitOfAllTogetherHoldsBeyondEachClientsOwn) {
+    Lab lab({}, seconds(2), [](Server::Config& c) { c.rate.all = {2e6, 65568}; });
+    Client a(lab.loop), b(lab.loop), c(lab.loop);
+    for (Client* x : {&a, &b, &c}) x->start(connect_loopback(lab.server->port()));
+    ASSERT_TRUE(lab.until([&] { return a.session.connected() && b.session.connected() && c.session.connected(); }));
+    const Time begin = platform::read_clock();
+    for (int i = 0; i < 10; ++i)
+        for (Client* x : {&a, &b}) x->send(c.key.public_key(), Bytes(20000, 1));
+    ASSERT_TRUE(lab.until([&] { return c.packets.size() == 20; }));
+    // 400 kB, of which 66 kB and a few reads are free.
+    EXPECT_GE((platform::read_clock() - begin).millis(), 70);
+}
+
+TEST(DerperServer, WhoLeavesTellsClientsWhenToReturn) {
+    Lab lab;
+    Client a(lab.loop), b(lab.loop);
+    Raw idle;
+    a.start(connect_loopback(lab.server->port()));
+    b.start(connect_loopback(lab.server->port()));
+    idle.stream = connect_loopback(lab.server->port());
+    idle.stream.attach(lab.loop, idle);
+    ASSERT_TRUE(lab.until([&] { return a.session.connected() && b.session.connected() && lab.server->connections() == 3; }));
+    a.send(b.key.public_key(), Bytes(60000, 7));
+    ASSERT_TRUE(lab.until([&] { return lab.server->stats().packets_in == 1; }));
+    lab.server->leave();
+    ASSERT_TRUE(lab.until([&] { return idle.closed && !a.error.empty() && !b.error.empty(); }));
+    const auto heard = [](const Client& c) { return std::count(c.events.begin(), c.events.end(), Event::Kind::kRestarting); };
+    EXPECT_EQ(heard(a), 1);
+    EXPECT_EQ(heard(b), 1);
+    EXPECT_EQ(b.packets.size(), 1U) << "what was queued still arrives";
+    EXPECT_TRUE(a.gone.empty() && b.gone.empty()) << "nobody hears that the others left";
+    a.stream.close();
+    b.stream.close();
+    EXPECT_TRUE(lab.until([&] { return lab.server->connections() == 0; }));
+}
+
+TEST(DerperServer, OfThoseWhoDoNotLogInTheOldestGoes) {
+    Lab lab({}, seconds(2), [](Server::Config& c) { c.max_connections = 100; });
+    Client client(lab.loop);
+    client.start(connect_loopback(lab.server->port()));
+    ASSERT_TRUE(lab.until([&] { return client.session.connected(); }));
+    std::vector<Raw> idle(65);
+    for (Raw& r : idle) {
+        r.stream = connect_loopback(lab.server->port());
+        r.stream.attach(lab.loop, r);
+    }
+    ASSERT_TRUE(lab.until([&] { return idle[0].closed; }));
+    EXPECT_FALSE(idle[1].closed);
+    EXPECT_FALSE(idle[64].closed);
+    Client late(lab.loop);
+    late.start(connect_loopback(lab.server->port()));
+    EXPECT_TRUE(lab.until([&] { return late.session.connected(); }));
+    EXPECT_TRUE(client.error.empty());
 }
 
 TEST(DerperServer, ConnectionsAboveTheLimitAreClosedAtOnce) {

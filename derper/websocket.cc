@@ -14,6 +14,7 @@ enum Opcode : uint8_t { kContinuation = 0, kText = 1, kBinary = 2, kCloseFrame =
 constexpr uint8_t kFin = 0x80;
 constexpr uint8_t kMasked = 0x80;
 constexpr size_t kMaxControl = 125;
+constexpr uint16_t kGoingAway = 1001;
 constexpr uint16_t kProtocolError = 1002;
 constexpr uint16_t kUnsupportedData = 1003;
 
@@ -50,6 +51,12 @@ void put_websocket_header(Bytes& out, size_t payload_len) {
         w.u8(127);
         w.be64(payload_len);
     }
+}
+
+Bytes websocket_goodbye() {
+    uint8_t body[2];
+    store_be16(body, kGoingAway);
+    return small_frame(kCloseFrame, body);
 }
 
 WebSocketReader::Event WebSocketReader::violation(uint16_t code) {

@@ -18,6 +18,9 @@ namespace mesh::derper {
 /// Header of an unmasked binary frame with `payload_len` bytes to follow. Appends to `out`.
 void put_websocket_header(Bytes& out, size_t payload_len);
 
+/// A close frame: the server goes away (1001).
+[[nodiscard]] Bytes websocket_goodbye();
+
 /// Takes a client's frames apart, whatever the split. Payload is handed on as it comes, so a frame may have any length.
 class WebSocketReader {
    public:

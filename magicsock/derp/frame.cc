@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace mesh::derp {
 namespace {
@@ -10,7 +11,7 @@ namespace {
 constexpr size_t kMegabyte = 1U << 20;
 constexpr uint8_t kDiscoMagic[6] = {'T', 'S', 0xf0, 0x9f, 0x92, 0xac};
 constexpr size_t kMinDisco = sizeof kDiscoMagic + 32 + 24;
-constexpr size_t kIdleCapacity = 64U << 10;
+constexpr size_t kIdleCapacity = 1U << 10;
 
 /// Largest payload that is buffered; nullopt = a type this side does not read, skipped at any length.
 std::optional<size_t> payload_limit(FrameType type, FrameReader::Side side) {
@@ -54,11 +55,7 @@ MutByteSpan FrameReader::reserve(size_t min) {
 
 void FrameReader::commit(size_t n) {
     end_ += std::min(n, buf_.size() - end_);
-    if (skip_ > 0) {
-        const size_t drop = std::min(skip_, end_ - begin_);
-        skip_ -= drop;
-        drop_raw(drop);
-    }
+    skip_some();
 }
 
 void FrameReader::append(ByteSpan bytes) {
@@ -68,29 +65,58 @@ void FrameReader::append(ByteSpan bytes) {
     commit(bytes.size());
 }
 
+void FrameReader::lend(MutByteSpan bytes) {
+    settle();
+    lent_ = bytes;
+}
+
+void FrameReader::settle() { append(std::exchange(lent_, {})); }
+
+bool FrameReader::gather(size_t n) {
+    const size_t have = end_ - begin_;
+    if (have >= n) return true;
+    if (have + lent_.size() < n) return false;
+    append(lent_.first(n - have));
+    lent_ = lent_.subspan(n - have);
+    return true;
+}
+
+void FrameReader::skip_some() {
+    const size_t buffered = std::min(skip_, end_ - begin_);
+    drop_raw(buffered);
+    const size_t lent = std::min(skip_ - buffered, lent_.size());
+    lent_ = lent_.subspan(lent);
+    skip_ -= buffered + lent;
+}
+
 FrameReader::Next FrameReader::next(Frame& out) {
     for (;;) {
+        skip_some();
         if (skip_ > 0) return Next::kNeedMore;
-        const size_t have = end_ - begin_;
-        if (have < kFrameHeader) return Next::kNeedMore;
-        const uint8_t* head = buf_.data() + begin_;
+        // A frame that began in the buffer is completed there; all others stay where they lie.
+        const bool buffered = begin_ != end_;
+        if (buffered ? !gather(kFrameHeader) : lent_.size() < kFrameHeader) return Next::kNeedMore;
+        const uint8_t* head = buffered ? buf_.data() + begin_ : lent_.data();
         const auto type = static_cast<FrameType>(head[0]);
         const size_t len = load_be32(head + 1);
         const auto limit = payload_limit(type, side_);
         if (!limit) {
             if (side_ == Side::kClient && len > kMegabyte) return Next::kTooLarge;
             ++skipped_frames_;
-            drop_raw(kFrameHeader);
-            const size_t drop = std::min(len, end_ - begin_);
-            drop_raw(drop);
-            skip_ = len - drop;
+            skip_ = kFrameHeader + len;
             continue;
         }
         if (len > *limit) return Next::kTooLarge;
-        if (have - kFrameHeader < len) return Next::kNeedMore;
+        const size_t all = kFrameHeader + len;
+        if (buffered ? !gather(all) : lent_.size() < all) return Next::kNeedMore;
         out.type = type;
-        out.payload = {buf_.data() + begin_ + kFrameHeader, len};
-        begin_ += kFrameHeader + len;
+        if (buffered) {
+            out.payload = {buf_.data() + begin_ + kFrameHeader, len};
+            begin_ += all;
+        } else {
+            out.payload = lent_.subspan(kFrameHeader, len);
+            lent_ = lent_.subspan(all);
+        }
         return Next::kFrame;
     }
 }

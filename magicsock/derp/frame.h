@@ -72,6 +72,10 @@ class FrameReader {
     void commit(size_t n);
     /// reserve + copy + commit.
     void append(ByteSpan bytes);
+    /// As append(), but frames that lie in `bytes` as a whole are handed out from there. Call next() until kNeedMore, then
+    /// settle(), which copies what is left; until then the bytes must stay.
+    void lend(MutByteSpan bytes);
+    void settle();
 
     enum class Next : uint8_t { kFrame, kNeedMore, kTooLarge };
     [[nodiscard]] Next next(Frame& out);
@@ -84,8 +88,14 @@ class FrameReader {
     [[nodiscard]] uint64_t skipped_frames() const { return skipped_frames_; }
 
    private:
+    /// Takes from the lent bytes until `n` are in the buffer. False: there are not that many.
+    bool gather(size_t n);
+    /// Takes off what is being skipped.
+    void skip_some();
+
     Side side_;
     Bytes buf_;
+    MutByteSpan lent_;
     size_t begin_ = 0;
     size_t end_ = 0;
     size_t skip_ = 0;  // bytes of an unwanted frame still to come

@@ -8,15 +8,14 @@ namespace mesh::derp {
 namespace {
 constexpr size_t kLenBytes = 4;
 constexpr size_t kFirstRing = 4096;
-constexpr size_t kIdleRing = 16384;
 }  // namespace
 
 size_t SendQueue::push(ByteSpan a, ByteSpan b, ByteSpan c) {
     const size_t len = a.size() + b.size() + c.size();
     const size_t need = len + kLenBytes;
-    if (need > limit_bytes_) return 1;
+    if (need > limit_bytes_ && keep_frames_ == 0) return 1;
     size_t dropped = 0;
-    while (used_ + need > limit_bytes_ || (limit_frames_ > 0 && frames_ >= limit_frames_)) {
+    while (used_ + need > limit_bytes_ && frames_ > 0 && frames_ >= keep_frames_) {
         drop_front();
         ++dropped;
     }
@@ -60,7 +59,7 @@ void SendQueue::clear() {
 }
 
 void SendQueue::release_idle() {
-    if (frames_ == 0 && ring_.size() > kIdleRing) Bytes().swap(ring_);
+    if (frames_ == 0) Bytes().swap(ring_);
 }
 
 void SendQueue::put(ByteSpan bytes) {

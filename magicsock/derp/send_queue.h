@@ -12,9 +12,10 @@ namespace mesh::derp {
 
 class SendQueue {
    public:
-    /// `limit_bytes` covers the frames and 4 bytes of length each; `limit_frames` 0 = only bytes count.
-    explicit SendQueue(size_t limit_bytes, size_t limit_frames = 0)
-        : limit_bytes_(limit_bytes), limit_frames_(limit_frames) {}
+    /// `limit_bytes` covers the frames and 4 bytes of length each. Beyond it the oldest go, but none of the newest
+    /// `keep_frames`, however large they are.
+    explicit SendQueue(size_t limit_bytes, size_t keep_frames = 0)
+        : limit_bytes_(limit_bytes), keep_frames_(keep_frames) {}
 
     /// Appends one frame given in up to three parts. Returns how many old frames were dropped for it; a frame that
     /// can never fit is dropped itself and counted.
@@ -37,7 +38,7 @@ class SendQueue {
     void grow(size_t need);
 
     size_t limit_bytes_;
-    size_t limit_frames_;
+    size_t keep_frames_;
     Bytes ring_;
     size_t head_ = 0;
     size_t used_ = 0;

@@ -13,12 +13,11 @@ namespace {
 constexpr Duration kLoginTimeout = seconds(10);
 constexpr Duration kKeepAlive = seconds(60);
 constexpr uint32_t kKeepAliveJitterMs = 5000;
-constexpr size_t kRecord = 16384;
+constexpr size_t kRecord = 16384;  // what TLS protects at once
+constexpr size_t kIdleOut = 1024;
 constexpr size_t kControlBytes = 256U << 10;
 constexpr size_t kMeshControlBytes = 8U << 20;  // a mesh watcher gets one PeerPresent per client at once
 constexpr size_t kMinClientInfo = 56;
-
-size_t queue_bytes(size_t packets) { return packets * (kFrameHeader + kKeyLen + kMaxPacket + 4); }
 
 }  // namespace
 
@@ -26,8 +25,8 @@ ServerSession::ServerSession(Random& random, ServerSessionConfig config, Time no
     : random_(random),
       config_(std::move(config)),
       control_(config_.mesh_key.is_zero() ? kControlBytes : kMeshControlBytes),
-      disco_(queue_bytes(config_.queue_packets), config_.queue_packets),
-      data_(queue_bytes(config_.queue_packets), config_.queue_packets),
+      disco_(config_.disco_queue_bytes, config_.queue_packets),
+      data_(config_.data_queue_bytes, config_.queue_packets),
       deadline_(now + kLoginTimeout) {
     append_frame(login_out_, FrameType::kServerKey, kMagic, config_.server_key.public_key().bytes());
     note_pending(now);
@@ -151,15 +150,25 @@ void ServerSession::control(FrameType type, ByteSpan a, ByteSpan b, Time now) {
     note_pending(now);
 }
 
-void ServerSession::deliver(const NodePublic& from, ByteSpan packet, Time now) {
-    if (phase_ != Phase::kOpen || packet.size() > kMaxPacket) return;
+bool ServerSession::deliver(const NodePublic& from, ByteSpan packet, Time now) {
+    if (phase_ != Phase::kOpen || packet.size() > kMaxPacket) return false;
     uint8_t head[kFrameHeader + kKeyLen];
     put_frame_header(head, FrameType::kRecvPacket, kKeyLen + packet.size());
     std::memcpy(head + kFrameHeader, from.raw.data(), kKeyLen);
-    stats_.dropped_full += (looks_like_disco(packet) ? disco_ : data_).push(head, packet);
     ++stats_.tx_packets;
     stats_.tx_bytes += packet.size();
     note_pending(now);
+    // Straight into the record that is being gathered, while nothing waits that would have to go before.
+    if (!handed_out_ && control_.empty() && disco_.empty() && data_.empty() &&
+        out_.size() + sizeof head + packet.size() <= kRecord) {
+        const size_t at = out_.size();
+        out_.resize(at + sizeof head + packet.size());
+        std::memcpy(out_.data() + at, head, sizeof head);
+        if (!packet.empty()) std::memcpy(out_.data() + at + sizeof head, packet.data(), packet.size());
+        return false;
+    }
+    stats_.dropped_full += (looks_like_disco(packet) ? disco_ : data_).push(head, packet);
+    return !handed_out_;
 }
 
 void ServerSession::peer_gone(const NodePublic& key, GoneReason reason, Time now) {
@@ -186,11 +195,13 @@ void ServerSession::restarting(Duration reconnect_in, Duration try_for, Time now
 }
 
 ByteSpan ServerSession::writable(Time) {
-    if (out_sent_ < out_.size()) return ByteSpan(out_).subspan(out_sent_);
-    out_.clear();
-    out_sent_ = 0;
+    if (handed_out_) return ByteSpan(out_).subspan(out_sent_);
     if (phase_ == Phase::kDead) return {};
-    out_.swap(login_out_);
+    if (!login_out_.empty()) {
+        login_out_.insert(login_out_.end(), out_.begin(), out_.end());
+        out_.swap(login_out_);
+        Bytes().swap(login_out_);
+    }
     if (phase_ == Phase::kOpen) {
         if (pong_) {
             uint8_t id[8];
@@ -202,15 +213,29 @@ ByteSpan ServerSession::writable(Time) {
             while (!queue->empty() && (out_.empty() || out_.size() + queue->front_len() <= kRecord))
                 queue->pop_into(out_);
     }
-    if (out_.empty()) stalled_since_ = {};
+    handed_out_ = !out_.empty();
+    if (!handed_out_) stalled_since_ = {};
     return out_;
 }
 
 void ServerSession::wrote(size_t n, Time now) {
     if (n == 0) return;
     out_sent_ = std::min(out_sent_ + n, out_.size());
-    const bool more = out_sent_ < out_.size() || !control_.empty() || !disco_.empty() || !data_.empty();
+    if (out_sent_ == out_.size()) {
+        out_.clear();
+        out_sent_ = 0;
+        handed_out_ = false;
+    }
+    const bool more = handed_out_ || !control_.empty() || !disco_.empty() || !data_.empty();
     stalled_since_ = more ? now : Time{};
+}
+
+void ServerSession::release_idle() {
+    reader_.release_idle();
+    control_.release_idle();
+    disco_.release_idle();
+    data_.release_idle();
+    if (out_.empty() && out_.capacity() > kIdleOut) Bytes().swap(out_);
 }
 
 Time ServerSession::next_timeout() const {
@@ -235,9 +260,7 @@ void ServerSession::handle_timeout(Time now) {
         keepalive_due_ = true;
         next_keepalive_ = now + kKeepAlive + milliseconds(random_.below(kKeepAliveJitterMs));
         note_pending(now);
-        reader_.release_idle();
-        disco_.release_idle();
-        data_.release_idle();
+        release_idle();
     }
 }
 

@@ -26,7 +26,9 @@ struct ServerSessionConfig {
     NodePrivate server_key{};
     LockedKey mesh_key{};                   ///< zero: no client is a mesh peer
     Duration write_timeout = seconds(2);  ///< no progress for that long ends the session; 0 = never
-    size_t queue_packets = 32;            ///< per queue (disco, others)
+    size_t data_queue_bytes = 192U << 10;
+    size_t disco_queue_bytes = 64U << 10;
+    size_t queue_packets = 32;            ///< so many wait in each in any case; the original's depth, on which probers rely
 };
 
 struct ServerEvent {
@@ -62,20 +64,28 @@ class ServerSession {
     [[nodiscard]] MutByteSpan reserve() { return reader_.reserve(); }
     void commit(size_t n) { reader_.commit(n); }
     void feed(ByteSpan bytes) { reader_.append(bytes); }
+    /// As feed(), without a copy: next_event() until nullptr, then settle(); the bytes must stay until then.
+    void lend(MutByteSpan bytes) { reader_.lend(bytes); }
+    void settle() { reader_.settle(); }
     [[nodiscard]] const ServerEvent* next_event(Time now);
     /// After kLogin: the client is in; queues ServerInfo.
     void accept(Time now);
     /// For clients that deserve more patience (mesh peers).
     void set_write_timeout(Duration d) { config_.write_timeout = d; }
 
-    void deliver(const NodePublic& from, ByteSpan packet, Time now);
+    /// True: a TLS record is full, so it is worth writing now; else there is time until the turn ends.
+    bool deliver(const NodePublic& from, ByteSpan packet, Time now);
     void peer_gone(const NodePublic& key, GoneReason reason, Time now);
     void peer_present(const NodePublic& key, const Endpoint& where, uint8_t flags, Time now);  ///< to mesh watchers
     void health(std::string_view text, Time now);
     void restarting(Duration reconnect_in, Duration try_for, Time now);
 
+    /// Several frames merged, at most one TLS record unless a frame is larger. Whatever was returned stays as it is until
+    /// wrote() has taken all of it.
     [[nodiscard]] ByteSpan writable(Time now);
     void wrote(size_t n, Time now);
+    /// Gives back the memory of a connection that is quiet.
+    void release_idle();
 
     [[nodiscard]] bool logged_in() const { return phase_ == Phase::kOpen; }
     [[nodiscard]] bool failed() const { return phase_ == Phase::kDead; }
@@ -112,8 +122,9 @@ class ServerSession {
     SendQueue data_;
     std::optional<uint64_t> pong_;  // one pending; faster pings are ignored
     bool keepalive_due_ = false;
-    Bytes out_;
+    Bytes out_;                 // gathers frames until writable() hands it out
     size_t out_sent_ = 0;
+    bool handed_out_ = false;
 
     Time deadline_;        // of the login
     Time next_keepalive_ = Time::never();

@@ -148,8 +148,8 @@ TEST(DerpSession, LoginPacketsAndNotices) {
             default: ADD_FAILURE();
         }
     }
-    // Notices come before packets.
-    EXPECT_EQ(kinds, (std::vector<Kind>{Kind::kPeerGone, Kind::kHealth, Kind::kRestarting, Kind::kPacket}));
+    // In the order in which they arose, while the socket takes everything.
+    EXPECT_EQ(kinds, (std::vector<Kind>{Kind::kPacket, Kind::kPeerGone, Kind::kHealth, Kind::kRestarting}));
 }
 
 TEST(DerpSession, ServerStreamGivesTheSameEventsAtEverySplit) {
@@ -171,7 +171,7 @@ TEST(DerpSession, ServerStreamGivesTheSameEventsAtEverySplit) {
     p.server.deliver(p.peer, Bytes(300, 1), p.now);
     p.server.peer_gone(p.peer, GoneReason::kDisconnected, p.now);
     record(p.take_server());
-    const std::vector<Kind> want = {Kind::kConnected, Kind::kPeerGone, Kind::kPacket};
+    const std::vector<Kind> want = {Kind::kConnected, Kind::kPacket, Kind::kPeerGone};
     ASSERT_EQ(p.events, want);
     for (size_t cut = 0; cut <= stream.size(); ++cut) {
         Pair q;
@@ -436,17 +436,48 @@ TEST(DerpSession, ServerDropsAClientThatDoesNotRead) {
     EXPECT_EQ(e->error.context, "client does not read");
 }
 
-TEST(DerpSession, ServerQueuesHold32PacketsOfEachKind) {
+TEST(DerpSession, ServerQueuesAreBoundedInBytesAndDiscoGoesFirst) {
     Pair p;
     p.login();
-    for (uint8_t i = 0; i < 40; ++i) p.server.deliver(p.peer, Bytes(1000, i), p.now);
+    EXPECT_FALSE(p.server.deliver(p.peer, Bytes(1000, 255), p.now));
+    const ByteSpan under_way = p.server.writable(p.now);  // and the socket is full
+    const Bytes before = to_bytes(under_way);
+    for (int i = 0; i < 400; ++i) EXPECT_FALSE(p.server.deliver(p.peer, Bytes(1000, static_cast<uint8_t>(i % 250)), p.now));
     for (int i = 0; i < 5; ++i) p.server.deliver(p.peer, disco_packet(), p.now);
+    EXPECT_EQ(to_bytes(p.server.writable(p.now)), before) << "what was handed out stays";
+    const size_t fit = (192U << 10) / (1000 + 32 + 5 + 4);
+    EXPECT_EQ(p.server.stats().dropped_full, 400 - fit);
+    p.client.feed(p.take_server(), p.now);
+    p.drain_client();
+    ASSERT_EQ(p.packets.size(), 1 + 5 + fit);
+    EXPECT_EQ(p.packets[0][0], 255);
+    EXPECT_TRUE(looks_like_disco(p.packets[1]) && looks_like_disco(p.packets[5]));
+    EXPECT_EQ(p.packets[6][0], (400 - fit) % 250) << "the oldest were dropped";
+}
+
+TEST(DerpSession, ServerHolds32PacketsOfAnySize) {
+    Pair p;
+    p.login();
+    p.server.deliver(p.peer, Bytes(10, 1), p.now);
+    ASSERT_FALSE(p.server.writable(p.now).empty());
+    for (int i = 0; i < 40; ++i) p.server.deliver(p.peer, Bytes(kMaxPacket, static_cast<uint8_t>(i)), p.now);
     EXPECT_EQ(p.server.stats().dropped_full, 8U);
     p.client.feed(p.take_server(), p.now);
     p.drain_client();
-    ASSERT_EQ(p.packets.size(), 37U);
-    EXPECT_TRUE(looks_like_disco(p.packets[0]));
-    EXPECT_EQ(p.packets[5][0], 8) << "the oldest were dropped";
+    ASSERT_EQ(p.packets.size(), 33U);
+    EXPECT_EQ(p.packets[1][0], 8) << "the oldest were dropped";
+}
+
+TEST(DerpSession, ServerSaysWhenARecordIsFull) {
+    Pair p;
+    p.login();
+    int packets = 0;
+    while (!p.server.deliver(p.peer, Bytes(1000, 1), p.now)) ASSERT_LT(++packets, 100);
+    EXPECT_EQ(packets, 16384 / 1037);
+    EXPECT_LE(p.server.writable(p.now).size(), 16384U);
+    p.client.feed(p.take_server(), p.now);
+    p.drain_client();
+    EXPECT_EQ(p.packets.size(), static_cast<size_t>(packets) + 1);
 }
 
 TEST(DerpSession, MeshFramesNeedTheMeshKey) {

@@ -116,14 +116,19 @@ Result<std::unique_ptr<Listener>> Listener::tcp(Loop& loop, const Endpoint& at, 
                                                 static_cast<socklen_t>(options.device.size())) != 0)
         return fail_errno(what + " of " + options.device, errno);
     sockaddr_storage storage{};
-    socklen_t len = to_sockaddr(at, Addr::Family::kNone, storage);
+    const socklen_t len = to_sockaddr(at, Addr::Family::kNone, storage);
     if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&storage), len) != 0 ||
         ::listen(fd.get(), options.backlog) != 0)
         return fail_errno(what, errno);
-    len = sizeof storage;
-    if (::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&storage), &len) != 0) return fail_errno(what, errno);
+    return adopt(loop, std::move(fd), std::move(on_accept));
+}
+
+Result<std::unique_ptr<Listener>> Listener::adopt(Loop& loop, UniqueFd fd, OnAccept on_accept) {
+    sockaddr_storage at{};
+    socklen_t len = sizeof at;
+    if (::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&at), &len) != 0) return fail_errno("listen: getsockname", errno);
     return std::unique_ptr<Listener>(
-        std::make_unique<SocketListener>(loop, std::move(fd), from_sockaddr(storage).port, std::move(on_accept)));
+        std::make_unique<SocketListener>(loop, std::move(fd), from_sockaddr(at).port, std::move(on_accept)));
 }
 
 Result<std::unique_ptr<Listener>> Listener::unix_socket(Loop& loop, const std::string& path, OnAccept on_accept,

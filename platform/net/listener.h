@@ -8,6 +8,7 @@
 
 #include "base/ip.h"
 #include "base/result.h"
+#include "platform/fd.h"
 #include "platform/loop/loop.h"
 #include "platform/net/byte_stream.h"
 
@@ -29,6 +30,8 @@ class Listener {
     [[nodiscard]] static Result<std::unique_ptr<Listener>> tcp(Loop& loop, const Endpoint& at, OnAccept on_accept) {
         return tcp(loop, at, std::move(on_accept), TcpOptions{});
     }
+    /// A socket that listens already (see inherited.h).
+    [[nodiscard]] static Result<std::unique_ptr<Listener>> adopt(Loop& loop, UniqueFd fd, OnAccept on_accept);
     /// Makes the folder (0755) if missing. A socket file nobody answers on is replaced; one that answers is an error
     /// ("address already in use"). The file is removed when the listener dies.
     [[nodiscard]] static Result<std::unique_ptr<Listener>> unix_socket(Loop& loop, const std::string& path,

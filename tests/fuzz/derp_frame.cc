@@ -90,8 +90,9 @@ Outcome server(ByteSpan stream, size_t piece) {
     fuzz::equipment_ready();
     while (!stream.empty()) {
         const size_t n = std::min(piece, stream.size());
-        session.feed(stream.first(n));
+        Bytes lent = to_bytes(stream.first(n));  // memory of its own: reading on after settle() is noticed
         stream = stream.subspan(n);
+        session.lend(lent);
         while (const derp::ServerEvent* e = session.next_event(kNow)) {
             using Kind = derp::ServerEvent::Kind;
             CHECK(e->packet.size() <= derp::kMaxPacket);
@@ -99,6 +100,7 @@ Outcome server(ByteSpan stream, size_t piece) {
             out.events.push_back(std::to_string(static_cast<int>(e->kind)) + e->key.text() + e->source.text() + std::string(as_text(e->packet)));
             if (e->kind == Kind::kPacket) session.deliver(e->key, e->packet, kNow);
         }
+        session.settle();
     }
     take_output(session, out);
     session.handle_timeout(kNow + seconds(60));
