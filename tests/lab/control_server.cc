@@ -396,6 +396,11 @@ http1::Response ControlServer::State::lab_command(const http1::Target& t) {
             else
                 send_json(p, *content);
         }
+    } else if (t.path == "/lab/derp-map") {
+        const auto text = platform::read_file(t.param("file").value_or(""));
+        auto map = text ? json::parse(*text) : tl::unexpected(text.error());
+        ok = map && map->is_object();
+        if (ok) registry.set_derp_map(std::move(*map));
     } else if (t.path == "/lab/drop") {
         // Not the connection this came by: it is still to be answered.
         std::vector<Session*> controls;

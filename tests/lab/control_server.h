@@ -9,6 +9,7 @@
 ///   POST /lab/routes?id=N&routes=a,b   approve exactly these     POST /lab/expire?id=N
 ///   POST /lab/remove?id=N              POST /lab/ping?id=N       POST /lab/drop (closes all control connections)
 ///   POST /lab/raw?file=PATH            a map message as it stands in the file, to all polls; /lab/frame: bytes, unframed
+///   POST /lab/derp-map?file=PATH       sends that DERP map to everybody
 
 #include <functional>
 #include <map>

@@ -272,6 +272,13 @@ bool Registry::set_routes(NodeId id, const std::set<Prefix>& routes, WallTime no
     return true;
 }
 
+void Registry::set_derp_map(Json map) {
+    options_.derp_map = std::move(map);
+    Json m = Json::object();
+    m["DERPMap"] = options_.derp_map;
+    for (const auto& [id, node] : nodes_) messages_.emplace_back(id, m);
+}
+
 bool Registry::expire(NodeId id, WallTime now) {
     const auto it = nodes_.find(id);
     if (it == nodes_.end()) return false;

@@ -83,6 +83,7 @@ class Registry {
     bool approve_login(const std::string& id);
     [[nodiscard]] bool login_pending(const std::string& id) const;
     bool set_routes(NodeId node, const std::set<Prefix>& routes, WallTime now);
+    void set_derp_map(Json map);
     bool expire(NodeId node, WallTime now);
     bool remove(NodeId node, WallTime now);
     [[nodiscard]] Json nodes_json() const;

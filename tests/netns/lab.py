@@ -253,8 +253,6 @@ class Lab:
         certs = self.dir / "certs"
         certs.mkdir(exist_ok=True)
         secure = ["-http-port", "-1", "-hostname", host, "-certmode", "manual", "-certdir", certs] if tls else ["-http-port", "-1"]
-        if not tls and binary.parent == OURS:
-            secure += ["-certmode", "off"]
         p = self.start(space, [binary, "-a", f"{bind}:{port}", *secure, "-stun", "-stun-port", stun,
                                "-c", self.dir / f"derper-{host}-{port}.key", *args], label=f"derper-{host}-{self.count}")
         wait_for("derper listens", lambda: f"{bind or '*'}:{port} " in self.run(space, "ss -ltnH").stdout
@@ -295,6 +293,28 @@ class Lab:
                         f"/CN={address}", "-addext", f"subjectAltName={kind}:{address}", "-keyout", key, "-out", cert],
                        check=True, capture_output=True)
         return cert, key
+
+    def authority(self, *names):
+        """A root, and a certificate for IP:address and DNS:name signed by it, as an operator has from a public one: root.crt, leaf.crt,
+        leaf.key and fullchain.pem; returns their folder."""
+        d = self.dir / "ca"
+        d.mkdir()
+
+        def openssl(*args):
+            subprocess.run(["openssl", *map(str, args)], check=True, capture_output=True)
+        key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+        openssl("req", "-x509", *key, "-days", 90, "-subj", "/CN=Lab root", "-keyout", d / "root.key", "-out", d / "root.crt")
+        openssl("req", *key, "-subj", "/CN=relay", "-keyout", d / "leaf.key", "-out", d / "leaf.csr")
+        (d / "ext").write_text(f"subjectAltName={','.join(names)}\n")
+        openssl("x509", "-req", "-in", d / "leaf.csr", "-CA", d / "root.crt", "-CAkey", d / "root.key", "-days", 90, "-extfile", d / "ext",
+                "-out", d / "leaf.crt")
+        (d / "fullchain.pem").write_text((d / "leaf.crt").read_text() + (d / "root.crt").read_text())
+        return d
+
+    def relayed_only(self, *hosts):
+        """These hosts of flat() hear UDP from the server only: everything between them is relayed."""
+        for host in hosts:
+            self.run(host, "iptables -t raw -A PREROUTING -i eth0 -p udp ! -s 10.50.0.0/24 -j DROP")
 
     def node(self, space, binaries=OURS, **kw):
         return Node(self, space, pathlib.Path(binaries), **kw)
