@@ -86,6 +86,9 @@ void ServerSession::accept(Time now) {
         return;
     }
     append_frame(login_out_, FrameType::kServerInfo, *sealed);
+    // Not one copy of the keys per client.
+    config_.server_key = {};
+    config_.mesh_key.wipe();
     phase_ = Phase::kOpen;
     deadline_ = {};
     next_keepalive_ = now + kKeepAlive + milliseconds(random_.below(kKeepAliveJitterMs));

@@ -12,13 +12,13 @@
 #include "base/check.h"
 #include "base/crypto/crypto.h"
 #include "platform/net/sockaddr.h"
+#include "platform/spare_buffer.h"
 
 namespace mesh::platform {
 namespace {
 
 constexpr size_t kReadBytes = size_t{64} << 10;
 constexpr int kReadsPerTurn = 4;
-constexpr size_t kKeepCapacity = size_t{4} << 10;
 
 /// One per thread and use: a stream that does not read right now needs no buffer.
 template <class Use>
@@ -112,10 +112,7 @@ struct ByteStream::State {
         }
         if (out_at == out.size()) {
             out_at = 0;
-            if (out.capacity() > kKeepCapacity)
-                Bytes().swap(out);
-            else
-                out.clear();
+            return_memory(out);
             if (finish && !finished && (!tls || notified)) {
                 finished = true;
                 ::shutdown(fd.get(), SHUT_WR);
@@ -141,6 +138,7 @@ struct ByteStream::State {
                 return false;
             }
         } else {
+            borrow_memory(out);
             out.insert(out.end(), bytes.begin(), bytes.end());
         }
         return true;

@@ -11,6 +11,7 @@
 #include "base/ip.h"
 #include "base/log.h"
 #include "platform/file.h"
+#include "platform/spare_buffer.h"
 #include "platform/tls/openssl.h"
 
 namespace mesh::platform {
@@ -95,6 +96,7 @@ int wire_read(BIO* bio, char* to, size_t len, size_t* done) {
 
 int wire_write(BIO* bio, const char* from, size_t len, size_t* done) {
     Bytes& out = wire_of(bio).out;
+    borrow_memory(out);
     const auto* bytes = reinterpret_cast<const uint8_t*>(from);
     out.insert(out.end(), bytes, bytes + len);
     *done = len;
@@ -351,8 +353,8 @@ size_t TlsSession::take_output(Bytes& out) {
         out.swap(made);
     } else {
         out.insert(out.end(), made.begin(), made.end());
+        return_memory(made);
     }
-    made.clear();
     return n;
 }
 
