@@ -132,9 +132,7 @@ void PeerPaths::run_burst(Time now, Todo& todo) {
     // Late wakers do not fire several steps at once.
     while (burst_step_ < kBurst.size() && now >= last_burst_ + kBurst[burst_step_]) ++burst_step_;
     const bool unheard = last_disco_ < last_burst_;
-    if (burst_step_ >= 2 && unheard && now - last_call_me_maybe_ >= milliseconds(900) &&
-        last_call_me_maybe_ <= last_burst_)
-        todo.call_me_maybe = true;
+    if (burst_step_ >= 2 && unheard && now - last_call_me_maybe_ >= milliseconds(900)) todo.call_me_maybe = true;
     force_all();
     probe_due(now, todo);
     next_round_ = now + kProbeInterval;

@@ -11,7 +11,7 @@
 ///  2. Discovery starts on send. A send without trust pings every candidate that was not pinged within 5 s and asks for a
 ///     CallMeMaybe, so that the peer pings too and both NATs open. The first round of a fresh start is repeated to all
 ///     candidates after 0.5, 1 and 2 s, because the first pings die at a NAT that is not open yet, or at a peer that does
-///     not know our key yet; CallMeMaybe is repeated once if nothing at all was heard.
+///     not know our key yet; so is CallMeMaybe after 1 and 2 s if nothing at all was heard.
 ///  3. A valid ping or CallMeMaybe from the peer while we have no trust is answered in kind at once: a ping back to the
 ///     source (once per second and source), our CallMeMaybe (once per 5 s). So neither side waits for its own timer.
 ///  4. Heartbeat. While the last send is younger than 45 s, the best address is pinged every 3 s; a full round is due

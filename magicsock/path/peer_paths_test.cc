@@ -119,7 +119,21 @@ TEST(PeerPaths, TheFirstRoundIsRepeatedAfterHalfOneAndTwoSeconds) {
     std::vector<int64_t> at;
     for (const auto& [t, p] : b.pings) at.push_back((t - start).millis());
     EXPECT_EQ(at, (std::vector<int64_t>{0, 500, 1000, 2000}));
-    ASSERT_EQ(b.calls.size(), 2U) << "once more, for nothing was heard";
+    ASSERT_EQ(b.calls.size(), 3U) << "again, for nothing was heard";
+    EXPECT_EQ((b.calls[1] - start).millis(), 1000);
+    EXPECT_EQ((b.calls[2] - start).millis(), 2000);
+}
+
+// A peer that learns of us late knows neither the first CallMeMaybe nor the one that our own first STUN answer causes.
+TEST(PeerPaths, CallMeMaybeIsRepeatedThoughOurOwnAddressesCausedOneInBetween) {
+    Bench b;
+    b.candidates(1);
+    b.send();
+    const Time start = b.now;
+    b.advance(milliseconds(100));
+    b.paths.call_me_maybe_sent(b.now);
+    b.advance(milliseconds(2800));
+    ASSERT_EQ(b.calls.size(), 3U);
     EXPECT_EQ((b.calls[1] - start).millis(), 1000);
 }
 
