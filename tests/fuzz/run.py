@@ -29,7 +29,7 @@ NO_TARGET = {"growth", "replay_main"}
 MAX_INPUT = 4096          # bytes
 KEEP_BYTES = 96 << 10     # of unnamed inputs per target that git shall carry
 RSS_MB, ONE_ALLOCATION_MB = 700, 16
-UNIT_TIMEOUT = 60         # seconds of wall time, many programs sharing few cores
+UNIT_TIMEOUT = 300        # seconds of wall time, many programs sharing few cores
 HASH_NAME = re.compile(r"[0-9a-f]{40}")
 
 
