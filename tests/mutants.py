@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Breaks the code on purpose, one fault at a time, and shows that a named test notices each.
 
-    tests/mutants.py [--list] [--quick] [NAME...]      NAME: part of a mutant's name
+    tests/mutants.py [--list] [--texts] [--quick] [NAME...]      NAME: part of a mutant's name
 
 Works on a copy of the tree in build/mutants/src, never on the tree itself. Builds without optimization and only the test
 binaries that are named, each mutant incrementally. First every named test must pass on the unbroken copy. A mutant whose
@@ -43,7 +43,7 @@ MUTANTS = [
     Mutant("dns: names of others inside our zone are asked elsewhere", "tailscaled/dns/names.cc",
            "if (const std::string* zone = names.zone_of(q.name)) return done(no_such_name(q, *zone));", "",
            "dns_test", "Names.AnswersAsRecorded"),
-    Mutant("dns: a name may loop", "base/dns_message.cc", "if (to >= lowest) return false;", "if (to >= message.size()) return false;",
+    Mutant("dns: a name may loop", "base/dns_message.cc", "if (to >= lowest || to < kHeaderBytes) return false;", "if (to >= message.size()) return false;",
            "base_test", "DnsMessage.PointersOnlyLeadBack"),
     Mutant("dns: anybody's answer is taken", "tailscaled/dns_forwarder.cc",
            "if (!dns::answers(reply, owner_.query_, owner_.id_)) continue;  // somebody guesses", "",
@@ -184,8 +184,8 @@ MUTANTS = [
     Mutant("control: the Noise nonce is little endian", "tailscaled/control/noise.cc",
            "crypto::nonce_be(nonce, send_nonce_++);", "crypto::nonce_le(nonce, send_nonce_++);",
            "control_test", "NoiseVectors.RecordsAreSealedAndOpened"),
-    Mutant("control: any text is a web address", "tailscaled/control/map_session.cc",
-           'return (url.starts_with("https://") || url.starts_with("http://")) &&', "return",
+    Mutant("control: any text is a web address", "tailscaled/control/control.cc",
+           'return (url.starts_with("https://") || url.starts_with("http://")) && log', "return log",
            "control_test", "MapSessionTest.OnlyWebAddressesAreShown"),
     # local API
     Mutant("localapi: web pages may ask", "tailscaled/localapi/session.cc",
@@ -212,7 +212,7 @@ MUTANTS = [
            "if (auto older = ipn::StateStore::parse(*old)) {", "if (auto older = ipn::StateStore::parse(*old); older && false) {",
            "daemon_test", "StateFileProof.ADamagedFileIsReplacedByItsPredecessor"),
     Mutant("state: the previous generation is not kept", "tailscaled/state_file.cc",
-           'if (!last_.empty()) TRY(platform::replace_file(path_ + ".prev", last_, 0600));', "",
+           'if (!last_.empty()) TRY(platform::replace_file(path_ + ".prev", last_.view(), 0600));', "",
            "daemon_test", "StateFileProof.ADamagedFileIsReplacedByItsPredecessor"),
     Mutant("plan: an unasked default route is used", "tailscaled/network_plan.cc",
            "p.is_default() ? is_exit_node : prefs.route_all", "p.is_default() || prefs.route_all",
@@ -286,6 +286,12 @@ def try_mutant(m):
 def main():
     words = [a for a in sys.argv[1:] if not a.startswith("--")]
     mutants = [m for m in MUTANTS if (not words or any(w in m.name for w in words)) and (m.quick or "--quick" not in sys.argv)]
+    if "--texts" in sys.argv:  # what every run of the tests can afford: the table follows the code
+        stale = [m.name for m in MUTANTS if any((ROOT / m.file).read_text().count(old) != 1 for old, _ in m.edits())]
+        for name in stale:
+            say(f"FAILED  its text is not in the code exactly once: {name}")
+        say(f"{len(MUTANTS) - len(stale)} passed, {len(stale)} failed")
+        return len(stale) > 0
     if "--list" in sys.argv:
         for m in mutants:
             say(f"{m.name}\n    {m.file} -> {m.test}")
