@@ -285,6 +285,8 @@ def try_mutant(m):
 
 def main():
     words = [a for a in sys.argv[1:] if not a.startswith("--")]
+    if any(a not in ("--list", "--texts", "--quick") for a in sys.argv[1:] if a.startswith("-")):
+        sys.exit(__doc__)
     mutants = [m for m in MUTANTS if (not words or any(w in m.name for w in words)) and (m.quick or "--quick" not in sys.argv)]
     if "--texts" in sys.argv:  # what every run of the tests can afford: the table follows the code
         stale = [m.name for m in MUTANTS if any((ROOT / m.file).read_text().count(old) != 1 for old, _ in m.edits())]
