@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/keys.h"
+#include "base/sanitized.h"
 
 namespace mesh {
 namespace {
@@ -72,9 +73,7 @@ TEST(LockedKey, IsWipedOnReleaseAndItsPlaceUsedAgain) {
 }
 
 TEST(LockedKey, LivesInMemoryThatIsLockedAndNotDumped) {
-#if defined(__SANITIZE_ADDRESS__)
-    GTEST_SKIP() << "the sanitizer leaves mlock out";
-#endif
+    if (MESH_SANITIZED != 0) GTEST_SKIP() << "the sanitizer leaves mlock out";
     const LockedKey key(filled(1));
     const LockedText text(std::string(5000, 'x'));
     for (const void* p : {static_cast<const void*>(key.bytes().data()), static_cast<const void*>(text.view().data())}) {

@@ -9,8 +9,10 @@
 #include <cstring>
 #include <new>
 
+#include "base/sanitized.h"
+
 // The sanitizers bring their own.
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !MESH_SANITIZED
 
 void operator delete(void* p) noexcept {
     if (p == nullptr) return;

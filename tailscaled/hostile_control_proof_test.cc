@@ -4,10 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 
 #include "base/json.h"
 #include "base/log.h"
+#include "base/sanitized.h"
 #include "tailscaled/control/map_session.h"
 #include "tailscaled/network_plan.h"
 #include "tailscaled/status_view.h"
@@ -33,6 +34,10 @@ std::string node(int id, const std::string& more = "") {
     return out + (more.empty() ? "" : "," + more) + "}";
 }
 std::string allowed(const std::string& list) { return R"("AllowedIPs":[)" + list + "]"; }
+
+// Far above what it takes; work that grows with the square of what control sends is far above this.
+constexpr double kPatience = MESH_SANITIZED != 0 ? 20 : 1;
+double cpu_seconds_since(std::clock_t begin) { return static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC; }
 
 class HostileControl : public ::testing::Test {
    protected:
@@ -162,16 +167,16 @@ TEST_F(HostileControl, AMillionRoutesAreBoundedAndSaid) {
         peers += (n ? "," : "") + node(n + 2, allowed(list));
     }
     start(peers);
-    const auto begin = std::chrono::steady_clock::now();
+    const std::clock_t begin = std::clock();
     const platform::RouterConfig c = router();
     const auto t = tables();
-    const auto took = std::chrono::steady_clock::now() - begin;
+    const double took = cpu_seconds_since(begin);
     EXPECT_EQ(c.accepted_routes.size(), kMaxRoutes);
     EXPECT_EQ(t->routes.size(), kMaxRoutes + 20);
     EXPECT_EQ(c.peer_routes.size(), 20U) << "every peer keeps its address";
     ASSERT_THAT(notes, ::testing::SizeIs(1));
     EXPECT_THAT(notes[0], HasSubstr("only 16384 of them are used"));
-    EXPECT_LT(took, std::chrono::seconds(5));
+    EXPECT_LT(took, 5 * kPatience);
 }
 
 TEST_F(HostileControl, RulesThatUnfoldWithoutEndAreBoundedAndDeny) {
@@ -182,9 +187,9 @@ TEST_F(HostileControl, RulesThatUnfoldWithoutEndAreBoundedAndDeny) {
     for (int i = 0; i < 9'999; ++i) sources += ",\"cap:c\"";
     rules = R"({"SrcIPs":[)" + sources + R"(],"DstPorts":[{"IP":"*","Ports":{"First":0,"Last":65535}}]})";
     send(fmt::format(R"({{"Node":{},"Peers":[{}],"PacketFilter":[{}]}})", node(1), peers, rules));
-    const auto begin = std::chrono::steady_clock::now();
+    const std::clock_t begin = std::clock();
     EXPECT_NE(tables(), nullptr);
-    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+    EXPECT_LT(cpu_seconds_since(begin), 10 * kPatience);
 }
 
 TEST_F(HostileControl, TwoNodesWithOneKeyAndANodeWithOursDoNoHarm) {

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <array>
+
 #include "base/log.h"
 #include "netstack/udp.h"
 
@@ -13,6 +15,7 @@ constexpr Duration kDerpIdle = seconds(60);       // non-home connections close 
 constexpr Duration kDialPatience = seconds(20);   // packets for a relay that does not answer are dropped then
 constexpr size_t kWaitingBytes = 64 << 10;
 constexpr int kTunBatchesPerTurn = 4;
+constexpr size_t kDerpBatch = 64;
 }  // namespace
 
 /// An established connection to one region.
@@ -394,11 +397,21 @@ void PacketLoop::close_derp() {
 void PacketLoop::derp_bytes(DerpConn& conn) {
     const Time now = loop_.now();
     const int region = conn.region_;
+    // What came together is opened and written to the TUN together; packets stay where they lie until the next feed().
+    std::array<dataplane::DataPlane::DerpReceive, kDerpBatch> batch;
+    size_t n = 0;
+    const auto take = [&] {
+        if (n > 0) plane_.receive_derp(region, std::span(batch).first(n), now);
+        n = 0;
+    };
     while (const derp::Event* e = conn.session_->next_event(now)) {
+        if (e->kind == derp::Event::Kind::kPacket) {
+            batch[n++] = {e->key, e->packet};
+            if (n == batch.size()) take();
+            continue;
+        }
+        take();  // in the order of the relay
         switch (e->kind) {
-            case derp::Event::Kind::kPacket:
-                plane_.receive_derp(region, e->key, e->packet, now);
-                break;
             case derp::Event::Kind::kPeerGone:
                 plane_.sock().derp_peer_gone(region, e->key, static_cast<int>(e->reason), now);
                 break;
@@ -412,6 +425,7 @@ void PacketLoop::derp_bytes(DerpConn& conn) {
                 break;
         }
     }
+    take();
     dirty_derps_.insert(region);
 }
 

@@ -57,7 +57,7 @@ struct Event {
     };
     Kind kind{};
     NodePublic key;
-    /// In the session's buffer, free to be changed in place; valid until the next call on the session other than send().
+    /// In the session's buffer, free to be changed in place; valid until the next reserve() or feed().
     MutByteSpan packet;
     GoneReason reason{};
     ServerInfo server_info;

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "platform/http/http_client.h"
 
-#include <curl/curl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <cctype>
 #include <cstring>
 #include <map>
-#include <mutex>
 #include <set>
 
 #include "base/check.h"
 #include "base/log.h"
 #include "platform/fd.h"
+#include "platform/http/curl_library.h"
 #include "platform/net/sockaddr.h"
 #include "platform/tls/openssl.h"
 
@@ -22,6 +21,7 @@ namespace {
 
 constexpr size_t kMaxHeaderBytes = size_t{64} << 10;
 constexpr long kMaxConnections = 64;
+constexpr Duration kLongestRest = seconds(600);
 
 bool same_text(std::string_view a, std::string_view b) {
     return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(), [](unsigned char x, unsigned char y) {
@@ -35,35 +35,11 @@ std::string_view trim(std::string_view s) {
     return s;
 }
 
-struct EasyFree {
-    void operator()(CURL* c) const { curl_easy_cleanup(c); }
-};
-struct ListFree {
-    void operator()(curl_slist* l) const { curl_slist_free_all(l); }
-};
-using Easy = std::unique_ptr<CURL, EasyFree>;
-using List = std::unique_ptr<curl_slist, ListFree>;
-
-void append(List& list, const std::string& line) {
-    curl_slist* longer = curl_slist_append(list.get(), line.c_str());
-    if (longer == nullptr) return;
-    [[maybe_unused]] curl_slist* same = list.release();
-    list.reset(longer);
-}
+using Easy = std::unique_ptr<CURL, decltype(&curl_easy_cleanup)>;
+using List = std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)>;
 
 const char* method_name(HttpRequest::Method m) {
     return m == HttpRequest::Method::kHead ? "HEAD" : m == HttpRequest::Method::kPost ? "POST" : "GET";
-}
-
-Duration micros(CURL* easy, CURLINFO what) {
-    curl_off_t us = 0;
-    curl_easy_getinfo(easy, what, &us);
-    return microseconds(us);
-}
-
-void init_library() {
-    static std::once_flag once;
-    std::call_once(once, [] { CHECK(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK); });
 }
 
 }  // namespace
@@ -73,28 +49,48 @@ class HttpCall;
 struct HttpClient::State {
     Loop& loop;
     Resolver& resolver;
+    std::shared_ptr<const CurlLibrary> library;  // with multi: loaded by a request, given up some time after the last
     CURLM* multi = nullptr;
     Timer timer;
+    Timer rest;
+    Duration rest_length;  // twice as long each time, for loading costs milliseconds
     std::map<curl_socket_t, std::unique_ptr<FdPoll>> polls;
     std::set<HttpCall*> calls;
 
-    State(Loop& l, Resolver& r) : loop(l), resolver(r), timer(l, [this] { act(CURL_SOCKET_TIMEOUT, 0); }) {
-        init_library();
-        multi = curl_multi_init();
-        CHECK(multi != nullptr);
-        curl_multi_setopt(multi, CURLMOPT_SOCKETDATA, this);
-        curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, &State::on_socket);
-        curl_multi_setopt(multi, CURLMOPT_TIMERDATA, this);
-        curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, &State::on_timer);
-        curl_multi_setopt(multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, kMaxConnections);
-    }
-    ~State() {
-        timer.cancel();
-        polls.clear();
-        curl_multi_cleanup(multi);
-    }
+    State(Loop& l, Resolver& r, Duration first_rest)
+        : loop(l), resolver(r), timer(l, [this] { act(CURL_SOCKET_TIMEOUT, 0); }), rest(l, [this] { unload(); }), rest_length(first_rest) {}
+    ~State() { unload(); }
     State(const State&) = delete;
     State& operator=(const State&) = delete;
+
+    Status load() {
+        rest.cancel();
+        if (multi != nullptr) return {};
+        auto found = CurlLibrary::load();
+        if (!found) return tl::unexpected(std::move(found.error()));
+        library = std::move(*found);
+        multi = library->multi_init();
+        CHECK(multi != nullptr);
+        library->multi_setopt(multi, CURLMOPT_SOCKETDATA, this);
+        library->multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, &State::on_socket);
+        library->multi_setopt(multi, CURLMOPT_TIMERDATA, this);
+        library->multi_setopt(multi, CURLMOPT_TIMERFUNCTION, &State::on_timer);
+        library->multi_setopt(multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, kMaxConnections);
+        return {};
+    }
+    void unload() {
+        timer.cancel();
+        polls.clear();
+        if (multi != nullptr) library->multi_cleanup(multi);
+        multi = nullptr;
+        library.reset();
+    }
+    void remove(HttpCall* call) {
+        calls.erase(call);
+        if (!calls.empty() || multi == nullptr) return;
+        rest.set_after(rest_length);
+        rest_length = std::min(rest_length * 2, kLongestRest);
+    }
 
     static int on_socket(CURL*, curl_socket_t fd, int what, void* self, void*) {
         auto* s = static_cast<State*>(self);
@@ -145,7 +141,10 @@ class HttpCall final : public HttpClient::Call {
         stop_curl();
         lookup_.reset();
         timer_.cancel();
-        if (state_ != nullptr) state_->calls.erase(this);
+        headers_.reset();
+        places_.reset();
+        library_.reset();
+        if (state_ != nullptr) state_->remove(this);
         state_ = nullptr;
     }
 
@@ -183,7 +182,12 @@ class HttpCall final : public HttpClient::Call {
 
     void begin(const std::vector<Addr>& addresses) {
         stop_curl();
-        easy_.reset(curl_easy_init());
+        if (Status s = state_->load(); !s) {
+            settle(std::move(s.error()));
+            return;
+        }
+        library_ = state_->library;
+        easy_ = Easy(library_->easy_init(), library_->easy_cleanup);
         CHECK(easy_ != nullptr);
         CURL* c = easy_.get();
         response_ = {};
@@ -195,43 +199,43 @@ class HttpCall final : public HttpClient::Call {
         if (verifier_.options.server_name.empty() && verifier_.options.verify != TlsVerify::kPin)
             verifier_.options.server_name = url_.host;
 
-        curl_easy_setopt(c, CURLOPT_PRIVATE, this);
-        curl_easy_setopt(c, CURLOPT_URL, request_.url.c_str());
-        curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
-        curl_easy_setopt(c, CURLOPT_HTTP_VERSION, long{CURL_HTTP_VERSION_1_1});
-        curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
-        curl_easy_setopt(c, CURLOPT_PROXY, "");
-        curl_easy_setopt(c, CURLOPT_FORBID_REUSE, 1L);
-        curl_easy_setopt(c, CURLOPT_FRESH_CONNECT, 1L);
-        curl_easy_setopt(c, CURLOPT_ERRORBUFFER, error_text_);
-        curl_easy_setopt(c, CURLOPT_TIMEOUT_MS,
+        library_->easy_setopt(c, CURLOPT_PRIVATE, this);
+        library_->easy_setopt(c, CURLOPT_URL, request_.url.c_str());
+        library_->easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
+        library_->easy_setopt(c, CURLOPT_HTTP_VERSION, long{CURL_HTTP_VERSION_1_1});
+        library_->easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
+        library_->easy_setopt(c, CURLOPT_PROXY, "");
+        library_->easy_setopt(c, CURLOPT_FORBID_REUSE, 1L);
+        library_->easy_setopt(c, CURLOPT_FRESH_CONNECT, 1L);
+        library_->easy_setopt(c, CURLOPT_ERRORBUFFER, error_text_);
+        library_->easy_setopt(c, CURLOPT_TIMEOUT_MS,
                          std::max(1L, static_cast<long>((deadline_ - state_->loop.now()).millis())));
-        curl_easy_setopt(c, CURLOPT_WRITEDATA, this);
-        curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, &HttpCall::on_body);
-        curl_easy_setopt(c, CURLOPT_HEADERDATA, this);
-        curl_easy_setopt(c, CURLOPT_HEADERFUNCTION, &HttpCall::on_header);
-        curl_easy_setopt(c, CURLOPT_OPENSOCKETDATA, this);
-        curl_easy_setopt(c, CURLOPT_OPENSOCKETFUNCTION, &HttpCall::on_open_socket);
+        library_->easy_setopt(c, CURLOPT_WRITEDATA, this);
+        library_->easy_setopt(c, CURLOPT_WRITEFUNCTION, &HttpCall::on_body);
+        library_->easy_setopt(c, CURLOPT_HEADERDATA, this);
+        library_->easy_setopt(c, CURLOPT_HEADERFUNCTION, &HttpCall::on_header);
+        library_->easy_setopt(c, CURLOPT_OPENSOCKETDATA, this);
+        library_->easy_setopt(c, CURLOPT_OPENSOCKETFUNCTION, &HttpCall::on_open_socket);
         // All judging of certificates is ours (tls/verify.cc): curl loads no roots and compares no names.
-        curl_easy_setopt(c, CURLOPT_CAINFO, nullptr);
-        curl_easy_setopt(c, CURLOPT_CAPATH, nullptr);
-        curl_easy_setopt(c, CURLOPT_SSL_VERIFYPEER, 1L);
-        curl_easy_setopt(c, CURLOPT_SSL_VERIFYHOST, 0L);
-        curl_easy_setopt(c, CURLOPT_SSLVERSION, long{CURL_SSLVERSION_TLSv1_2});
-        curl_easy_setopt(c, CURLOPT_SSL_SESSIONID_CACHE, 0L);
-        curl_easy_setopt(c, CURLOPT_SSL_CTX_DATA, this);
-        curl_easy_setopt(c, CURLOPT_SSL_CTX_FUNCTION, &HttpCall::on_ssl_ctx);
+        library_->easy_setopt(c, CURLOPT_CAINFO, nullptr);
+        library_->easy_setopt(c, CURLOPT_CAPATH, nullptr);
+        library_->easy_setopt(c, CURLOPT_SSL_VERIFYPEER, 1L);
+        library_->easy_setopt(c, CURLOPT_SSL_VERIFYHOST, 0L);
+        library_->easy_setopt(c, CURLOPT_SSLVERSION, long{CURL_SSLVERSION_TLSv1_2});
+        library_->easy_setopt(c, CURLOPT_SSL_SESSIONID_CACHE, 0L);
+        library_->easy_setopt(c, CURLOPT_SSL_CTX_DATA, this);
+        library_->easy_setopt(c, CURLOPT_SSL_CTX_FUNCTION, &HttpCall::on_ssl_ctx);
         switch (request_.method) {
             case HttpRequest::Method::kGet:
-                curl_easy_setopt(c, CURLOPT_HTTPGET, 1L);
+                library_->easy_setopt(c, CURLOPT_HTTPGET, 1L);
                 break;
             case HttpRequest::Method::kHead:
-                curl_easy_setopt(c, CURLOPT_NOBODY, 1L);
+                library_->easy_setopt(c, CURLOPT_NOBODY, 1L);
                 break;
             case HttpRequest::Method::kPost:
-                curl_easy_setopt(c, CURLOPT_POST, 1L);
-                curl_easy_setopt(c, CURLOPT_POSTFIELDS, request_.body.data());
-                curl_easy_setopt(c, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request_.body.size()));
+                library_->easy_setopt(c, CURLOPT_POST, 1L);
+                library_->easy_setopt(c, CURLOPT_POSTFIELDS, request_.body.data());
+                library_->easy_setopt(c, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request_.body.size()));
                 break;
         }
         headers_.reset();
@@ -240,9 +244,9 @@ class HttpCall final : public HttpClient::Call {
             if ((name + value).find_first_of("\r\n") != std::string::npos) continue;
             append(headers_, value.empty() ? name + ";" : name + ": " + value);
         }
-        curl_easy_setopt(c, CURLOPT_HTTPHEADER, headers_.get());
+        library_->easy_setopt(c, CURLOPT_HTTPHEADER, headers_.get());
         place(addresses);
-        if (curl_multi_add_handle(state_->multi, c) != CURLM_OK) {
+        if (library_->multi_add_handle(state_->multi, c) != CURLM_OK) {
             settle(Error{Code::kInternal, 0, "curl does not take the request"});
             return;
         }
@@ -256,17 +260,30 @@ class HttpCall final : public HttpClient::Call {
         places_.reset();
         if (const auto literal = Addr::parse(url_.host)) {
             append(places_, bracketed(*literal) + ":" + port + ":" + bracketed(addresses.front()) + ":" + port);
-            curl_easy_setopt(easy_.get(), CURLOPT_CONNECT_TO, places_.get());
+            library_->easy_setopt(easy_.get(), CURLOPT_CONNECT_TO, places_.get());
             return;
         }
         std::string line = url_.host + ":" + port + ":";
         for (size_t i = 0; i < addresses.size(); ++i) line += (i > 0 ? "," : "") + bracketed(addresses[i]);
         append(places_, line);
-        curl_easy_setopt(easy_.get(), CURLOPT_RESOLVE, places_.get());
+        library_->easy_setopt(easy_.get(), CURLOPT_RESOLVE, places_.get());
+    }
+
+    void append(List& list, const std::string& line) {
+        curl_slist* longer = library_->slist_append(list.get(), line.c_str());
+        if (longer == nullptr) return;
+        [[maybe_unused]] curl_slist* same = list.release();
+        list = List(longer, library_->slist_free_all);
+    }
+
+    [[nodiscard]] Duration micros(CURLINFO what) const {
+        curl_off_t us = 0;
+        library_->easy_getinfo(easy_.get(), what, &us);
+        return microseconds(us);
     }
 
     void stop_curl() {
-        if (running_ && state_ != nullptr) curl_multi_remove_handle(state_->multi, easy_.get());
+        if (running_ && state_ != nullptr) library_->multi_remove_handle(state_->multi, easy_.get());
         running_ = false;
         easy_.reset();
     }
@@ -274,14 +291,14 @@ class HttpCall final : public HttpClient::Call {
     void take_response() {
         CURL* c = easy_.get();
         long status = 0;
-        curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &status);
+        library_->easy_getinfo(c, CURLINFO_RESPONSE_CODE, &status);
         response_.status = static_cast<unsigned>(status);
-        response_.connected = micros(c, CURLINFO_CONNECT_TIME_T);
-        response_.tls = micros(c, CURLINFO_APPCONNECT_TIME_T);
-        response_.first_byte = micros(c, CURLINFO_STARTTRANSFER_TIME_T);
-        response_.total = micros(c, CURLINFO_TOTAL_TIME_T);
+        response_.connected = micros(CURLINFO_CONNECT_TIME_T);
+        response_.tls = micros(CURLINFO_APPCONNECT_TIME_T);
+        response_.first_byte = micros(CURLINFO_STARTTRANSFER_TIME_T);
+        response_.total = micros(CURLINFO_TOTAL_TIME_T);
         const char* ip = nullptr;
-        curl_easy_getinfo(c, CURLINFO_PRIMARY_IP, &ip);
+        library_->easy_getinfo(c, CURLINFO_PRIMARY_IP, &ip);
         if (ip != nullptr)
             if (const auto a = Addr::parse(ip)) response_.remote = *a;
     }
@@ -292,7 +309,7 @@ class HttpCall final : public HttpClient::Call {
             (s != 301 && s != 302 && s != 303 && s != 307 && s != 308))
             return false;
         const char* to = nullptr;
-        curl_easy_getinfo(easy_.get(), CURLINFO_REDIRECT_URL, &to);
+        library_->easy_getinfo(easy_.get(), CURLINFO_REDIRECT_URL, &to);
         if (to == nullptr) return false;
         --redirects_left_;
         const std::string old_host = url_.host;
@@ -313,7 +330,7 @@ class HttpCall final : public HttpClient::Call {
                 return {Code::kTimeout, 0, "timed out after " + std::to_string(request_.timeout.millis()) + " ms"};
             case CURLE_COULDNT_CONNECT: {
                 long os_errno = 0;
-                curl_easy_getinfo(easy_.get(), CURLINFO_OS_ERRNO, &os_errno);
+                library_->easy_getinfo(easy_.get(), CURLINFO_OS_ERRNO, &os_errno);
                 return {Code::kUnavailable, static_cast<int>(os_errno), "cannot connect"};
             }
             case CURLE_WRITE_ERROR:
@@ -336,7 +353,7 @@ class HttpCall final : public HttpClient::Call {
             default:
                 break;
         }
-        const std::string text = error_text_[0] != '\0' ? error_text_ : curl_easy_strerror(code);
+        const std::string text = error_text_[0] != '\0' ? error_text_ : library_->easy_strerror(code);
         return {Code::kUnavailable, 0, log::printable(text)};
     }
 
@@ -425,22 +442,23 @@ class HttpCall final : public HttpClient::Call {
     std::optional<Error> error_;
     char error_text_[CURL_ERROR_SIZE] = "";
     openssl::Verifier verifier_;
-    List headers_;
-    List places_;
-    Easy easy_;
+    std::shared_ptr<const CurlLibrary> library_;  // outlives what follows
+    List headers_{nullptr, nullptr};
+    List places_{nullptr, nullptr};
+    Easy easy_{nullptr, nullptr};
     std::unique_ptr<Resolver::Lookup> lookup_;
     Timer timer_;
 };
 
 void HttpClient::State::act(curl_socket_t fd, int events) {
     int running = 0;
-    curl_multi_socket_action(multi, fd, events, &running);
+    library->multi_socket_action(multi, fd, events, &running);
     int left = 0;
-    while (const CURLMsg* m = curl_multi_info_read(multi, &left)) {
+    while (const CURLMsg* m = library->multi_info_read(multi, &left)) {
         if (m->msg != CURLMSG_DONE) continue;
         const CURLcode code = m->data.result;
         char* call = nullptr;
-        curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &call);
+        library->easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &call);
         reinterpret_cast<HttpCall*>(call)->completed(code);
     }
 }
@@ -451,7 +469,7 @@ std::string_view HttpResponse::header(std::string_view name) const {
     return "";
 }
 
-HttpClient::HttpClient(Loop& loop, Resolver& resolver) : state_(std::make_unique<State>(loop, resolver)) {}
+HttpClient::HttpClient(Loop& loop, Resolver& resolver, Duration rest) : state_(std::make_unique<State>(loop, resolver, rest)) {}
 
 HttpClient::~HttpClient() {
     while (!state_->calls.empty()) (*state_->calls.begin())->leave();

@@ -52,8 +52,9 @@ class HttpClient {
         virtual ~Call() = default;
     };
 
-    /// Both must outlive the client.
-    HttpClient(Loop& loop, Resolver& resolver);
+    /// Both must outlive the client. libcurl is loaded by a request and leaves memory `rest` after the last one; each time
+    /// the rest doubles, up to ten minutes.
+    HttpClient(Loop& loop, Resolver& resolver, Duration rest = seconds(5));
     ~HttpClient();  ///< requests still under way never call back
     HttpClient(const HttpClient&) = delete;
     HttpClient& operator=(const HttpClient&) = delete;

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "platform/http/http_client.h"
 
+#include <dlfcn.h>
+
+#include "platform/http/curl_library.h"
 #include "platform/net/listener.h"
 #include "platform/test_support.h"
 
@@ -92,6 +95,28 @@ TEST_F(HttpClientTest, GetsHeadersBodyAndTimings) {
     ASSERT_EQ(server.seen.size(), 1U);
     EXPECT_EQ(server.seen[0].target, "/key?v=1");
     EXPECT_EQ(server.seen[0].header("X-Mine"), "1");
+}
+
+TEST_F(HttpClientTest, TheLibraryLeavesMemoryAfterARestAndComesBack) {
+    const auto loaded = [] {
+        void* library = ::dlopen("libcurl.so.4", RTLD_NOW | RTLD_NOLOAD);
+        if (library != nullptr) ::dlclose(library);
+        return library != nullptr;
+    };
+    ScriptedHttp server(loop);
+    server.script = [](const http1::Request&) { return ok("hello"); };
+    HttpClient brief(loop, resolver, milliseconds(1));
+    for (int round = 0; round < 3; ++round) {
+        std::optional<Result<HttpResponse>> out;
+        HttpRequest request;
+        request.url = server.url("/key");
+        request.protect = Protect::kNo;
+        const auto call = brief.send(request, [&](Result<HttpResponse> r) { out = std::move(r); });
+        ASSERT_TRUE(turn_until(loop, [&] { return out.has_value(); }));
+        ASSERT_TRUE(*out) << error(*out);
+        EXPECT_EQ((*out)->body, "hello");
+        EXPECT_TRUE(CurlLibrary::kStays || turn_until(loop, [&] { return !loaded(); })) << "round " << round;
+    }
 }
 
 TEST_F(HttpClientTest, PostsABodyAndAsksForHeadersOnly) {

@@ -182,26 +182,38 @@ size_t DataPlane::seal_one(const Account& to, wg::Session& session, size_t len, 
         drop_out(Drop::kNoPath);
         return 0;
     }
-    uint8_t* slot = udp ? batch_.reserve(to.path.udp, len + kSlotOverhead) : scratch_.get();
+    if (!udp && !relays_.fits(len + kSlotOverhead)) flush_relays();
+    uint8_t* slot = udp ? batch_.reserve(to.path.udp, len + kSlotOverhead) : relays_.reserve();
     fill(slot + wg::kDataHeader);
     const size_t n = seals_.add(session, slot, len, config_.mtu);
     if (n == 0) {
         drop_out(Drop::kNoSession);
         return 0;
     }
-    if (udp) {
-        batch_.commit(n);
-        count(counters_.out, kind_of(to.path.udp), n);
+    if (!udp) {
+        relays_.add(to.path.derp_region, to.peer, n);
+        return n;
     }
-    if (to.path.derp_region > 0) {
+    batch_.commit(n);
+    count(counters_.out, kind_of(to.path.udp), n);
+    if (to.path.derp_region > 0) {  // both ways while unsure
         seals_.finish();
-        if (kernel_.send_derp(to.path.derp_region, key_of(to.peer), {slot, n})) {
-            count(counters_.out, PathKind::kDerp, n);
-        } else {
-            drop_out(Drop::kRelayQueue);
-        }
+        send_relay({to.path.derp_region, to.peer, {slot, n}});
     }
     return n;
+}
+
+void DataPlane::send_relay(const RelayQueue::Entry& e) {
+    if (kernel_.send_derp(e.region, key_of(e.peer), e.datagram))
+        count(counters_.out, PathKind::kDerp, e.datagram.size());
+    else
+        drop_out(Drop::kRelayQueue);
+}
+
+void DataPlane::flush_relays() {
+    if (relays_.empty()) return;
+    seals_.finish();
+    relays_.flush([this](const RelayQueue::Entry& e) { send_relay(e); });
 }
 
 DataPlane::Account& DataPlane::account_out(PeerId peer, Time now) {
@@ -244,10 +256,18 @@ void DataPlane::receive(std::span<UdpReceive> batch, Time now) {
 }
 
 void DataPlane::receive_derp(int region, std::span<DerpReceive> batch, Time now) {
-    for (const DerpReceive& r : batch) {
-        if (sock_.receive_derp(r.bytes, region, r.from, now) == magicsock::Magicsock::Kind::kWireGuard)
-            open({&r.bytes, 1}, Source{{}, region, r.from}, now);
+    std::array<MutByteSpan, kOpenTogether> found;
+    size_t n = 0;
+    const auto open_found = [&](const NodePublic& from) {
+        open(std::span(found).first(n), Source{{}, region, from}, now);
+        n = 0;
+    };
+    for (size_t i = 0; i < batch.size(); ++i) {
+        const DerpReceive& r = batch[i];
+        if (n > 0 && (n == found.size() || !(r.from == batch[i - 1].from))) open_found(batch[i - 1].from);
+        if (sock_.receive_derp(r.bytes, region, r.from, now) == magicsock::Magicsock::Kind::kWireGuard) found[n++] = r.bytes;
     }
+    if (n > 0) open_found(batch.back().from);
     settle(now);
 }
 
@@ -393,6 +413,7 @@ void DataPlane::settle(Time now) {
         appeared_now_.clear();
     }
     flush_accounts_out(now);
+    flush_relays();
     batch_.flush();
     rejects_left_ = kRejectsPerBatch;
 }

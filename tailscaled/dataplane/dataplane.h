@@ -22,6 +22,7 @@
 #include "netstack/tsmp.h"
 #include "netstack/via6.h"
 #include "tailscaled/dataplane/drop.h"
+#include "tailscaled/dataplane/relay_queue.h"
 #include "tailscaled/dataplane/seal_queue.h"
 #include "tailscaled/dataplane/send_batch.h"
 #include "tailscaled/dataplane/tables.h"
@@ -78,7 +79,7 @@ class DataPlane final : private wg::Output, private magicsock::Output {
     void receive(std::span<UdpReceive> batch, Time now);
     struct DerpReceive {
         NodePublic from;
-        MutByteSpan bytes;
+        MutByteSpan bytes;  ///< until the call returns
     };
     void receive_derp(int region, std::span<DerpReceive> batch, Time now);
     void receive_derp(int region, const NodePublic& from, MutByteSpan datagram, Time now);
@@ -161,6 +162,8 @@ class DataPlane final : private wg::Output, private magicsock::Output {
     void seal_packet(PeerId peer, ByteSpan packet, Time now);
     template <class Fill>
     size_t seal_one(const Account& to, wg::Session& session, size_t len, Fill fill);
+    void send_relay(const RelayQueue::Entry& entry);
+    void flush_relays();
     void flush_staged(Account& to, Time now);
     Account& account_out(PeerId peer, Time now);
     void flush_accounts_out(Time now);
@@ -201,7 +204,8 @@ class DataPlane final : private wg::Output, private magicsock::Output {
     TunnelPings pings_;
     std::vector<Known> peers_;  // index: PeerId; zero key: none
     std::vector<PeerId> appeared_, appeared_now_;  // paths that wg must hear of; `now`: being told
-    std::unique_ptr<uint8_t[]> scratch_;  // one datagram: for relays, and for segments that must wait
+    RelayQueue relays_;
+    std::unique_ptr<uint8_t[]> scratch_;  // one packet: for segments that must wait or that the host gets
     Bytes staged_;
     Accounts<32> out_, in_;
     unsigned rejects_left_ = 0;  // filled at the end of each batch

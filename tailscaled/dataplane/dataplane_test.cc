@@ -296,6 +296,38 @@ TEST(DataPlane, AnUnprovenPathSendsOnUdpAndRelayAndTheCopyIsDropped) {
     EXPECT_EQ(net.b().dp.counters().wg_dropped(wg::DropReason::kReplayed), replayed + 1);
 }
 
+// More than are sealed at once: handed to the relay in order, opened together, and one write to the host for all of it.
+TEST(DataPlane, ABatchByRelayStaysInOrderAndReachesTheHostAsOneWrite) {
+    Net net;
+    net.udp_works = false;
+    net.a().host_sends({build(ping(net.a(), net.b()))});
+    net.run(seconds(2));
+    ASSERT_EQ(net.b().tun.size(), 1U);
+    ASSERT_FALSE(net.a().dp.sock().peek_path(1, net.now).udp.is_valid());
+    net.b().dp.set_tun_offload(true, true);
+    net.b().tun.clear();
+    net.b().gso.clear();
+    net.flights.clear();
+
+    constexpr size_t kCount = 40, kPayload = 1000;
+    std::vector<Bytes> packets;
+    for (size_t i = 0; i < kCount; ++i) {
+        Spec s = from_to(net.a(), net.b());
+        s.seq = static_cast<uint32_t>(1000 + i * kPayload);
+        s.payload = bytes_of_length(kPayload);
+        packets.push_back(build(s));
+    }
+    net.a().host_sends(packets);
+    std::vector<DataPlane::DerpReceive> batch;
+    for (auto& f : net.flights)
+        if (f.by_derp && f.bytes.size() > kPayload) batch.push_back({net.a().key.public_key(), f.bytes});
+    ASSERT_EQ(batch.size(), kCount);
+    net.b().dp.receive_derp(1, batch, net.now);
+    ASSERT_EQ(net.b().tun.size(), 1U);
+    EXPECT_EQ(net.b().gso[0], kPayload);
+    EXPECT_EQ(net.b().tun[0].size(), packets[0].size() + (kCount - 1) * kPayload);
+}
+
 TEST(DataPlane, SuperPacketsStaySuperPacketsOverTheWire) {
     for (const bool v4 : {true, false}) {
         Net net;

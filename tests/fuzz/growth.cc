@@ -9,21 +9,14 @@
 #include <cstdio>
 #include <cstdlib>
 
-#if defined(__has_feature)
-#define MESH_HAS_FEATURE(x) __has_feature(x)
-#else
-#define MESH_HAS_FEATURE(x) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || MESH_HAS_FEATURE(address_sanitizer) || \
-    MESH_HAS_FEATURE(thread_sanitizer)
-#define MESH_SANITIZED 1
+#include "base/sanitized.h"
+
+#if MESH_SANITIZED
 // Of the sanitizers' allocator_interface.h, which not every compiler brings.
 extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile void*, size_t),
                                                          void (*on_free)(const volatile void*));
 extern "C" int __sanitizer_get_ownership(const volatile void* p);
 extern "C" size_t __sanitizer_get_allocated_size(const volatile void* p);
-#else
-#define MESH_SANITIZED 0
 #endif
 
 namespace {
