@@ -9,7 +9,6 @@
 #include <atomic>
 #include <deque>
 #include <mutex>
-#include <set>
 
 #include "base/check.h"
 #include "platform/fd.h"
@@ -43,7 +42,7 @@ WallTime read_wall_clock() { return {clock_ns(CLOCK_REALTIME)}; }
 
 // ---- Loop
 
-struct Timer::State {
+struct Timer::State : RingLink {
     uv_timer_t handle{};
     std::function<void()> fn;
     Loop::State* loop = nullptr;
@@ -64,7 +63,9 @@ struct Loop::State {
     std::deque<std::function<void()>> tasks;  // guarded by mutex
     bool one_turn = false;                     // in run_once()
     Time now{};                                // zero: not read yet in this turn
-    std::set<Timer::State*> timers;            // armed ones; order never reaches an output
+    RingLink timers;                           // armed ones; order never reaches an output
+    RingLink soon;                             // who wants a call in the next turn
+    uv_idle_t call_soon{};
 
     Time read_now() {
         if (now.is_zero()) now = read_clock();
@@ -93,9 +94,18 @@ struct Loop::State {
             uint64_t expirations = 0;
             [[maybe_unused]] const ssize_t n = ::read(s->clock_fd.get(), &expirations, sizeof expirations);
             s->rearm_clock();
-            for (Timer::State* t : s->timers) t->arm();
+            for (RingLink* t = s->timers.next; t != &s->timers; t = t->next) static_cast<Timer::State*>(t)->arm();
         });
         uv_unref(as_handle(&clock_jump));
+    }
+    void run_soon() {
+        RingLink batch;  // who asks again while it is called waits for the turn after this
+        while (!soon.alone()) soon.next->join(batch);
+        while (!batch.alone()) {
+            auto* s = static_cast<Soon*>(batch.next);
+            s->leave();
+            s->on_turn_(s->self_);  // last: may destroy it
+        }
     }
     void rearm_clock() const {
         itimerspec far{};
@@ -122,6 +132,8 @@ Loop::Loop() : state_(std::make_unique<State>()) {
     s->after_wait.data = s;
     uv_check_start(&s->after_wait, [](uv_check_t* h) { static_cast<State*>(h->data)->now = {}; });
     uv_unref(as_handle(&s->after_wait));
+    uv_idle_init(&s->loop, &s->call_soon);
+    s->call_soon.data = s;
     s->watch_clock_jumps();
 }
 
@@ -135,6 +147,7 @@ Loop::~Loop() {
     uv_close(as_handle(&s->wake), nullptr);
     uv_close(as_handle(&s->before_wait), nullptr);
     uv_close(as_handle(&s->after_wait), nullptr);
+    uv_close(as_handle(&s->call_soon), nullptr);
     if (s->clock_fd.valid()) uv_close(as_handle(&s->clock_jump), nullptr);
     int rc = UV_EBUSY;
     for (int i = 0; i < 16 && rc == UV_EBUSY; ++i) {
@@ -190,7 +203,7 @@ void Timer::State::arm() {
                 return;
             }
             s->deadline = Time::never();
-            s->loop->timers.erase(s);
+            s->leave();
             // libuv runs timers before it waits; in a single turn that was the event, so do not wait for another.
             if (s->loop->one_turn) uv_stop(&s->loop->loop);
             s->fn();  // last: may destroy the wrapper
@@ -206,7 +219,7 @@ Timer::Timer(Loop& loop, std::function<void()> on_time) : state_(new State) {
 }
 
 Timer::~Timer() {
-    state_->loop->timers.erase(state_);
+    state_->leave();
     close_state(state_);
 }
 
@@ -217,7 +230,7 @@ void Timer::set(Time at) {
     }
     if (at == state_->deadline) return;
     state_->deadline = at;
-    state_->loop->timers.insert(state_);
+    state_->join(state_->loop->timers);
     state_->arm();
 }
 
@@ -225,12 +238,26 @@ void Timer::set_after(Duration d) { set(state_->loop->read_now() + d); }
 
 void Timer::cancel() {
     state_->deadline = Time::never();
-    state_->loop->timers.erase(state_);
+    state_->leave();
     uv_timer_stop(&state_->handle);
 }
 
 bool Timer::armed() const { return !state_->deadline.is_never(); }
 Time Timer::deadline() const { return state_->deadline; }
+
+// ---- Soon
+
+void Soon::want() {
+    Loop::State* s = loop_.state_.get();
+    if (!alone()) return;
+    join(s->soon);
+    uv_idle_start(&s->call_soon, [](uv_idle_t* h) {
+        auto* st = static_cast<Loop::State*>(h->data);
+        if (st->one_turn) uv_stop(&st->loop);  // as for timers
+        uv_idle_stop(h);                       // who asks again starts it anew
+        st->run_soon();
+    });
+}
 
 // ---- FdPoll
 

@@ -49,8 +49,33 @@ class Loop {
 
    private:
     friend class Timer;
+    friend class Soon;
     struct State;
     std::unique_ptr<State> state_;
+};
+
+/// A place in a ring of objects that wait for the same thing. Leaves it when it dies.
+struct RingLink {
+    RingLink() = default;
+    ~RingLink() { leave(); }
+    RingLink(const RingLink&) = delete;
+    RingLink& operator=(const RingLink&) = delete;
+    /// The last of `ring`, an empty one being alone; leaves another first.
+    void join(RingLink& ring) {
+        leave();
+        prev = ring.prev;
+        next = &ring;
+        prev->next = ring.prev = this;
+    }
+    void leave() {
+        prev->next = next;
+        next->prev = prev;
+        prev = next = this;
+    }
+    [[nodiscard]] bool alone() const { return next == this; }
+
+    RingLink* prev = this;
+    RingLink* next = this;
 };
 
 /// One shot at a point in time. Keeps to CLOCK_BOOTTIME across suspend. Resolution 1 ms, never early.
@@ -73,6 +98,21 @@ class Timer {
     friend class Loop;
     struct State;
     State* state_;
+};
+
+/// A call in the next turn, without waiting for an event: a Timer of now, for objects of which there are thousands.
+class Soon : private RingLink {
+   public:
+    /// `on_turn(self)` may destroy the very object that called it.
+    Soon(Loop& loop, void (*on_turn)(void* self), void* self) : loop_(loop), on_turn_(on_turn), self_(self) {}
+    /// Asks for one call; several before it are one.
+    void want();
+
+   private:
+    friend class Loop;
+    Loop& loop_;
+    void (*on_turn_)(void*);
+    void* self_;
 };
 
 /// Readiness of a descriptor somebody else owns; destroy the FdPoll before the descriptor is closed. Level-triggered.

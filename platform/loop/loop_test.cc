@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "platform/leak_check.h"
@@ -101,6 +102,37 @@ TEST(Timer, MayBeSetAgainInItsOwnCallback) {
     });
     t->set(loop.now());
     ASSERT_TRUE(turn_until(loop, [&] { return n == 3; }));
+}
+
+TEST(Soon, ComesOnceATurnInOrderAndNotOnceItIsGone) {
+    Loop loop;
+    struct One {
+        std::string name;
+        std::string& log;
+        std::unique_ptr<Soon> soon{};
+        int again = 0;
+        One* kills = nullptr;
+    };
+    const auto call = [](void* self) {
+        auto& one = *static_cast<One*>(self);
+        one.log += one.name;
+        if (one.kills) one.kills->soon.reset();
+        if (one.again-- > 0) one.soon->want();
+    };
+    std::string log;
+    One a{"a", log}, b{"b", log}, c{"c", log};
+    for (One* one : {&a, &b, &c}) one->soon = std::make_unique<Soon>(loop, call, one);
+    a.again = 1;
+    a.kills = &c;
+    for (One* one : {&b, &a, &b, &c}) one->soon->want();
+    loop.run_once(true);
+    EXPECT_EQ(log, "ba");
+    b.kills = &b;  // itself
+    b.soon->want();
+    loop.run_once(true);
+    EXPECT_EQ(log, "baab");
+    loop.run_once(false);
+    EXPECT_EQ(log, "baab");
 }
 
 TEST(FdPoll, TellsReadableAndWritableAndMayDieInside) {

@@ -56,8 +56,8 @@ struct ByteStream::State {
     Loop* loop = nullptr;
     Listener* listener = nullptr;
     bool* gone = nullptr;  // a caller up the stack wants to know when we leave it
-    std::unique_ptr<FdPoll> poll;
-    std::unique_ptr<Timer> kick;
+    std::optional<FdPoll> poll;
+    std::optional<Soon> kick;
 
     ~State() { leave(); }
 
@@ -76,7 +76,7 @@ struct ByteStream::State {
     }
 
     void kick_soon() {
-        if (kick) kick->set(loop->now());
+        if (kick) kick->want();
     }
 
     void set_error(Error e) {
@@ -305,8 +305,8 @@ void ByteStream::attach(Loop& loop, Listener& listener) {
     State* s = state_.get();
     s->loop = &loop;
     s->listener = &listener;
-    s->poll = std::make_unique<FdPoll>(loop, s->fd.get(), [s](FdPoll::Events e) { s->on_events(e); });
-    s->kick = std::make_unique<Timer>(loop, [s] { s->on_kick(); });
+    s->poll.emplace(loop, s->fd.get(), [s](FdPoll::Events e) { s->on_events(e); });
+    s->kick.emplace(loop, [](void* self) { static_cast<State*>(self)->on_kick(); }, s);
     if (s->tls || s->error || !s->unread.empty() || s->left_waiting) s->kick_soon();
     s->update_interest();
 }

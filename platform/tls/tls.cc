@@ -196,12 +196,15 @@ Result<std::shared_ptr<const TlsServerContext>> TlsServerContext::load(const std
 // ---- TlsSession
 
 struct TlsSession::State {
-    Verifier verifier;  // before the context that points to it
+    // Of a client only, and apart: a relay holds thousands of these.
+    struct ClientSide {
+        Verifier verifier;  // before the context that points to it
+        CtxPtr ctx;
+    };
+    std::unique_ptr<ClientSide> client;
     std::shared_ptr<const TlsServerContext> server;
-    CtxPtr ctx;  // client side only
     Wire wire;  // before the session that points to it
     SslPtr ssl;
-    bool is_client = false;
     bool established = false;
     bool ended = false;
 
@@ -217,9 +220,9 @@ struct TlsSession::State {
         const unsigned long code = ERR_peek_last_error();
         const int reason = ERR_GET_REASON(code);
         const bool from_ssl = ERR_GET_LIB(code) == ERR_LIB_SSL;
-        if (is_client && !verifier.problem.empty() && from_ssl && reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
+        if (client && !client->verifier.problem.empty() && from_ssl && reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
             ERR_clear_error();
-            return {Code::kDenied, 0, "TLS: " + verifier.problem};
+            return {Code::kDenied, 0, "TLS: " + client->verifier.problem};
         }
         if (ssl_error == SSL_ERROR_SYSCALL ||
             (from_ssl && reason == SSL_R_UNEXPECTED_EOF_WHILE_READING)) {
@@ -247,14 +250,15 @@ Result<std::unique_ptr<TlsSession>> TlsSession::client(TlsClientOptions options)
         options.verify_name.empty())
         return fail(Code::kInvalid, "TLS: no name to check the certificate against");
     auto s = std::make_unique<State>();
-    s->is_client = true;
-    s->verifier.options = std::move(options);
-    const TlsClientOptions& o = s->verifier.options;
-    s->ctx.reset(SSL_CTX_new(TLS_client_method()));
-    if (!s->ctx) return fail(Code::kInternal, "TLS: " + last_error());
-    common_settings(s->ctx.get());
-    s->verifier.install(s->ctx.get());
-    TRY(s->open(s->ctx.get()));
+    s->client = std::make_unique<State::ClientSide>();
+    s->client->verifier.options = std::move(options);
+    const TlsClientOptions& o = s->client->verifier.options;
+    SSL_CTX* ctx = SSL_CTX_new(TLS_client_method());
+    s->client->ctx.reset(ctx);
+    if (ctx == nullptr) return fail(Code::kInternal, "TLS: " + last_error());
+    common_settings(ctx);
+    s->client->verifier.install(ctx);
+    TRY(s->open(ctx));
     SSL_set_connect_state(s->ssl.get());
     std::string sni = o.server_name;
     if (sni.ends_with('.')) sni.pop_back();
@@ -374,6 +378,9 @@ std::vector<Bytes> TlsSession::peer_chain() const {
     return out;
 }
 
-const std::string& TlsSession::certificate_problem() const { return state_->verifier.problem; }
+const std::string& TlsSession::certificate_problem() const {
+    static const std::string none;
+    return state_->client ? state_->client->verifier.problem : none;
+}
 
 }  // namespace mesh::platform
