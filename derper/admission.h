@@ -26,7 +26,7 @@ struct AdmissionPolicy {
     std::shared_ptr<const KeySet> allowed{};    ///< null = no list
     std::optional<std::string> whois_socket{};  ///< ask this tailscaled
     std::string url{};                          ///< "" = none
-    bool url_fail_open = true;
+    bool url_fail_open = false;
 
     [[nodiscard]] bool admits_all() const { return !allowed && !whois_socket && url.empty(); }
 };

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <memory>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "base/json.h"
@@ -240,7 +241,10 @@ class Check final : private platform::ByteStream::Listener, private platform::Ud
             const auto answer = stun::decode_response(r.bytes);
             if (!answer || answer->tx != tx_) continue;
             const auto it = std::find(asked_.begin(), asked_.end(), r.from);
-            if (it == asked_.end()) continue;
+            if (it == asked_.end()) {
+                strays_.insert(r.from);
+                continue;
+            }
             say(true, fmt::format("STUN: {} sees us as {}", r.from.str(), answer->mapped.str()));
             asked_.erase(it);
         }
@@ -254,6 +258,9 @@ class Check final : private platform::ByteStream::Listener, private platform::Ud
                                    "and stay relayed)", e.str(), stun_port_));
             good_ = false;
         }
+        if (asked_.empty()) strays_.clear();
+        for (const Endpoint& e : strays_)
+            note(fmt::format("STUN: an answer came from {}, which nobody asked: a NAT drops it (give that server's -a the address)", e.str()));
         loop_.stop();
     }
 
@@ -273,6 +280,7 @@ class Check final : private platform::ByteStream::Listener, private platform::Ud
     platform::ByteStream stream_;
     std::unique_ptr<platform::UdpSocket> stun_v4_, stun_v6_;
     std::vector<Endpoint> asked_;
+    std::set<Endpoint> strays_;  // who answered without having been asked
     stun::TxId tx_{};
     Time stun_deadline_;
     platform::Timer timer_, stun_timer_;

@@ -182,6 +182,7 @@ bool Connection::start_derp(const http1::Request& request, Upgrade upgrade) {
         if (head.empty()) return false;
         stream_.write(head);
         websocket_ = std::make_unique<WebSocketReader>();
+        host_.count_websocket();
     } else if (!wants_fast_start(request)) {
         stream_.write(switching_protocols(host_.key().public_key()));
     }
@@ -220,7 +221,7 @@ void Connection::handle(const derp::ServerEvent& event) {
         case Kind::kLogin: check_client(); break;
         case Kind::kPacket: write_if_full(relay.packet(id_, event.key, event.packet, host_.loop().now())); break;
         case Kind::kNotePreferred: relay.note_preferred(id_, event.preferred); break;
-        case Kind::kError: close(event.error.message()); break;
+        case Kind::kError: close(event.error->message()); break;
         // The session lets these three pass for mesh peers only.
         case Kind::kForward: write_if_full(relay.forwarded(event.source, event.key, event.packet, host_.loop().now())); break;
         case Kind::kWatchConns: relay.watch(id_, host_.loop().now()); break;
@@ -334,7 +335,7 @@ void Connection::on_timer() {
     session_->handle_timeout(now);
     if (session_->failed()) {
         const derp::ServerEvent* e = session_->next_event(now);
-        return close(e ? e->error.message() : "");
+        return close(e ? e->error->message() : "");
     }
     pump();
 }

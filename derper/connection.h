@@ -50,6 +50,7 @@ class ConnectionHost {
     /// Everything but /derp.
     virtual http1::Response page(const http1::Request& request, const Asker& who) = 0;
     virtual void count_rejected() = 0;
+    virtual void count_websocket() = 0;
     virtual void count_session(const derp::ServerSessionStats& stats) = 0;
     /// The connection is a client's from now on.
     virtual void logged_in(ConnId id) = 0;

@@ -22,11 +22,20 @@ std::string metrics_text(const Metrics& m) {
     counter("derp_packets_sent", r.packets_out);
     counter("derp_packets_forwarded_in", r.forwarded_in);
     counter("derp_packets_forwarded_out", r.forwarded_out);
-    type("derp_packets_dropped_reason", "counter");
-    out += fmt::format("derp_packets_dropped_reason{{reason=\"unknown_dest\"}} {}\n", r.dropped_unknown);
-    out += fmt::format("derp_packets_dropped_reason{{reason=\"unknown_dest_on_fwd\"}} {}\n", r.dropped_unknown_forward);
-    out += fmt::format("derp_packets_dropped_reason{{reason=\"queue_head\"}} {}\n", m.sessions.dropped_full);
-    counter("derp_packets_dropped", r.dropped_unknown + r.dropped_unknown_forward + m.sessions.dropped_full);
+    const auto by_kind = [&out](const char* name, const std::string& more, const derp::ByKind& value) {
+        out += fmt::format("{0}{{{1}kind=\"disco\"}} {2}\n{0}{{{1}kind=\"other\"}} {3}\n", name, more, value.disco, value.other);
+    };
+    type("derp_packets_received_kind", "counter");
+    by_kind("derp_packets_received_kind", "", r.received);
+    type("derp_packets_dropped", "counter");
+    by_kind("derp_packets_dropped", "reason=\"unknown_dest\",", r.dropped_unknown);
+    by_kind("derp_packets_dropped", "reason=\"unknown_dest_on_fwd\",", r.dropped_unknown_forward);
+    by_kind("derp_packets_dropped", "reason=\"queue_head\",", m.sessions.dropped_full);
+    counter("derp_got_ping", m.sessions.pings);
+    counter("derp_sent_pong", m.sessions.pongs);
+    counter("derp_unknown_frames", m.sessions.unknown_frames);
+    counter("derp_sclient_write_timeouts", m.sessions.write_timeouts);
+    counter("derp_websocket_accepts", m.websocket_accepts);
     counter("derp_peer_gone_disconnected_frames", r.gone_disconnected);
     counter("derp_peer_gone_not_here_frames", r.gone_not_here);
     counter("derp_home_moves_in", r.home_moves_in);
@@ -36,6 +45,9 @@ std::string metrics_text(const Metrics& m) {
     gauge("derp_clients_total", r.clients + r.remote_clients);
     gauge("derp_current_connections", r.connections);
     gauge("derp_current_dup_client_conns", r.connections - r.clients);
+    gauge("derp_current_dup_client_keys", r.duplicate_keys);
+    counter("derp_total_dup_client_conns", r.duplicates);
+    gauge("derp_current_notideal_connections", r.not_ideal_connections);
     gauge("derp_current_home_connections", r.home_connections);
     gauge("derp_current_file_descriptors", m.open_files);
     gauge("derp_watchers", r.watchers);
@@ -48,8 +60,10 @@ std::string metrics_text(const Metrics& m) {
     out += fmt::format("derper_tcp_refused{{reason=\"full\"}} {}\n", m.tcp_refused_full);
     gauge("derper_tcp_open", m.tcp_open);
     type("stun_requests", "counter");
-    out += fmt::format("stun_requests{{disposition=\"success\"}} {}\n", m.stun_answered);
+    out += fmt::format("stun_requests{{disposition=\"success\"}} {}\n", m.stun_answered_v4 + m.stun_answered_v6);
     out += fmt::format("stun_requests{{disposition=\"not_stun\"}} {}\n", m.stun_ignored);
+    type("stun_addrfamily", "counter");
+    out += fmt::format("stun_addrfamily{{family=\"ipv4\"}} {}\nstun_addrfamily{{family=\"ipv6\"}} {}\n", m.stun_answered_v4, m.stun_answered_v6);
     if (m.certificate_not_after != 0) gauge("derper_certificate_not_after_seconds", m.certificate_not_after);
     gauge("process_resident_memory_bytes", m.resident_bytes);
     gauge("process_open_fds", m.open_files);

@@ -19,7 +19,8 @@ struct Metrics {
     uint64_t clients_rejected = 0;      ///< by admission
     size_t tcp_open = 0;
     uint64_t mesh_links_up = 0;
-    uint64_t stun_answered = 0;
+    uint64_t websocket_accepts = 0;
+    uint64_t stun_answered_v4 = 0, stun_answered_v6 = 0;
     uint64_t stun_ignored = 0;
     uint64_t open_files = 0;
     uint64_t resident_bytes = 0;

@@ -135,7 +135,8 @@ tl::unexpected<Error> unknown(std::string_view name) {
 }
 
 /// "" or how to write it.
-std::string port_hint(std::string_view name, std::string_view value) {
+std::string hint(std::string_view name, std::string_view value, bool is_duration) {
+    if (is_duration) return parse_int(value) ? fmt::format(": write -{} {}s", name, value) : "";
     if (value.starts_with(':') && parse_int(value.substr(1))) return fmt::format(": write -{} {}", name, value.substr(1));
     return "";
 }
@@ -253,7 +254,8 @@ Result<Options> parse_options(const std::vector<std::string>& args) {
         else
             o.inert.emplace_back(flag->name);
         if (!good)
-            return bad(fmt::format("invalid value \"{}\" for flag -{}: parse error{}", *value, name, port_hint(name, *value)));
+            return bad(fmt::format("invalid value \"{}\" for flag -{}: parse error{}", *value, name,
+                                   hint(name, *value, std::holds_alternative<Duration Options::*>(flag->target))));
     }
     if (o.version) return o;
     TRY(check_values(o));

@@ -34,7 +34,7 @@ struct Options {
     bool verify_clients = false;
     std::string socket = "/var/run/tailscale/tailscaled.sock";
     std::string verify_url;
-    bool verify_url_fail_open = true;
+    bool verify_url_fail_open = false;
     std::string allow_keys;           ///< file
 
     double accept_limit = 1000;       ///< connections/s; the original's is infinite

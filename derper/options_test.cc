@@ -21,7 +21,7 @@ TEST(Options, DefaultsAreThoseOfTheOriginal) {
     EXPECT_TRUE(o.stun);
     EXPECT_FALSE(o.verify_clients);
     EXPECT_EQ(o.write_timeout, seconds(2));
-    EXPECT_TRUE(o.verify_url_fail_open);
+    EXPECT_FALSE(o.verify_url_fail_open);  // closed, where the original's is open
     EXPECT_TRUE(std::isinf(parse_options({"-accept-connection-limit", "+Inf"})->accept_limit));
     EXPECT_NE(usage("derper").find("-accept-connection-burst int\n    \thow many connections may come at once above the limit (default "
                                    "20000)"), std::string::npos);
@@ -46,6 +46,7 @@ TEST(Options, MistakesAreNamed) {
     EXPECT_EQ(error_of({"-a"}), "flag needs an argument: -a");
     EXPECT_EQ(error_of({"-stun=maybe"}), "invalid boolean value \"maybe\" for -stun: parse error");
     EXPECT_EQ(error_of({"-http-port", "x"}), "invalid value \"x\" for flag -http-port: parse error");
+    EXPECT_EQ(error_of({"-tcp-write-timeout", "5"}), "invalid value \"5\" for flag -tcp-write-timeout: parse error: write -tcp-write-timeout 5s");
     EXPECT_EQ(error_of({"word"}), "unexpected argument \"word\"");
     EXPECT_EQ(error_of({"---a"}), "bad flag syntax: ---a");
     EXPECT_NE(error_of({"-stun-port", "70000"}), "");

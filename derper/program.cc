@@ -129,6 +129,7 @@ class Program {
         TRY(prepare());
         TRY(open());
         announce();
+        (void)platform::sd_notify("READY=1");
         for (const MeshTarget& t : mesh_targets_) links_.push_back(std::make_unique<MeshLink>(*mesh_, t));
         watch_files_.set_after(kLookAtFiles);
         platform::Signal on_int(loop_, SIGINT, [this] { leave(); });
@@ -143,6 +144,7 @@ class Program {
     /// The first signal sends clients away in peace, the second ends it.
     void leave() {
         if (!leave_until_.is_never()) return loop_.stop();
+        (void)platform::sd_notify("STOPPING=1");
         leave_until_ = loop_.now() + kLeaveFor;
         server_->leave();
         wait_for_the_last();
@@ -202,6 +204,8 @@ class Program {
             resolver_ = std::make_unique<platform::Resolver>(loop_, std::move(config));
         }
         if (!o_.verify_url.empty()) {
+            log::info("derper: while the service of -verify-client-url does not answer, {} is admitted",
+                      o_.verify_url_fail_open ? "everybody" : "nobody new");
             http_ = std::make_unique<platform::HttpClient>(loop_, *resolver_);
             c.http = http_.get();
         }
@@ -366,12 +370,12 @@ class Program {
         watch_files_.set_after(kLookAtFiles);
     }
 
-    /// After a crowd has left, the allocator would keep what it used.
+    /// After a crowd has come or left, the allocator would keep what it used: a login takes several times what a client does.
     void give_memory_back() {
         constexpr size_t kCrowd = 200;
-        peak_connections_ = std::max(peak_connections_, server_->take_peak_connections());
-        if (peak_connections_ < kCrowd || server_->connections() > peak_connections_ / 2) return;
-        peak_connections_ = server_->connections();
+        const size_t now = server_->connections(), peak = server_->take_peak_connections();
+        if (std::max(peak, trimmed_at_) - std::min(now, trimmed_at_) < kCrowd) return;
+        trimmed_at_ = now;
         ::malloc_trim(0);
     }
 
@@ -400,7 +404,8 @@ class Program {
 
     void add_metrics(Metrics& m) const {
         if (stun_) {
-            m.stun_answered = stun_->answered();
+            m.stun_answered_v4 = stun_->answered_v4();
+            m.stun_answered_v6 = stun_->answered_v6();
             m.stun_ignored = stun_->ignored();
         }
         m.mesh_links_up = static_cast<uint64_t>(
@@ -426,7 +431,7 @@ class Program {
     WallTime not_after_;
     std::string stamp_, keys_stamp_;
     Time tls_loaded_;
-    size_t peak_connections_ = 0;  // since memory was given back
+    size_t trimmed_at_ = 0;  // connections when memory was given back last
     Time leave_until_ = Time::never();
     std::vector<platform::InheritedListener> inherited_;
 

@@ -8,6 +8,8 @@
 
 namespace mesh::derper {
 namespace {
+uint64_t& of_kind(derp::ByKind& count, ByteSpan packet) { return derp::looks_like_disco(packet) ? count.disco : count.other; }
+
 constexpr double kGonePerSecond = 1;
 constexpr double kGoneBurst = 3;
 }  // namespace
@@ -38,6 +40,9 @@ void Relay::add(ConnId id, derp::ServerSession& session, const Endpoint& remote,
     Peer& peer = peers_[conn->key];
     conn->peer = &peer;
     peer.conns.push_back(conn.get());
+    if (peer.conns.size() > 1) ++stats_.duplicates;
+    if (peer.conns.size() == 2) ++stats_.duplicate_keys;
+    if (not_ideal) ++stats_.not_ideal_connections;
     peer.active = conn.get();
     for (const ConnId w : watchers_) {
         tell_present(*conns_.at(w), *conn, now);
@@ -57,6 +62,7 @@ void Relay::remove(ConnId id, Time now) {
     conns_.erase(it);
     watchers_.erase(id);
     if (conn->preferred) --stats_.home_connections;
+    if (conn->not_ideal) --stats_.not_ideal_connections;
     for (const NodePublic& key : conn->heard_from) {
         const auto source = reached_.find(key);
         if (source == reached_.end()) continue;
@@ -66,6 +72,7 @@ void Relay::remove(ConnId id, Time now) {
 
     Peer& peer = *conn->peer;
     std::erase(peer.conns, conn.get());
+    if (peer.conns.size() == 1) --stats_.duplicate_keys;
     if (peer.active == conn.get()) peer.active = peer.conns.empty() ? nullptr : peer.conns.back();
     if (peer.conns.empty()) {
         peers_.erase(conn->key);
@@ -117,6 +124,7 @@ ConnId Relay::packet(ConnId from, const NodePublic& to, ByteSpan packet, Time no
     Conn& source = *it->second;
     source.peer->active = &source;
     ++stats_.packets_in;
+    ++of_kind(stats_.received, packet);
     stats_.bytes_in += packet.size();
     if (Conn* destination = active(to)) return deliver(*destination, source.key, packet, now);
     if (const auto way = forwarders_.find(to); way != forwarders_.end()) {
@@ -124,7 +132,7 @@ ConnId Relay::packet(ConnId from, const NodePublic& to, ByteSpan packet, Time no
         way->second.front()->forward(source.key, to, packet, now);
         return 0;
     }
-    ++stats_.dropped_unknown;
+    ++of_kind(stats_.dropped_unknown, packet);
     if (derp::looks_like_disco(packet)) answer_not_here(source, to, now);
     return 0;
 }
@@ -132,7 +140,7 @@ ConnId Relay::packet(ConnId from, const NodePublic& to, ByteSpan packet, Time no
 ConnId Relay::forwarded(const NodePublic& source, const NodePublic& to, ByteSpan packet, Time now) {
     ++stats_.forwarded_in;
     if (Conn* destination = active(to)) return deliver(*destination, source, packet, now);
-    ++stats_.dropped_unknown_forward;
+    ++of_kind(stats_.dropped_unknown_forward, packet);
     return 0;
 }
 

@@ -35,16 +35,20 @@ class Forwarder {
 struct RelayStats {
     uint64_t packets_in = 0, bytes_in = 0;
     uint64_t packets_out = 0, bytes_out = 0;
-    uint64_t dropped_unknown = 0;  ///< destination is not connected here
+    derp::ByKind received;
+    derp::ByKind dropped_unknown;  ///< destination is not connected here
     uint64_t gone_disconnected = 0;
     uint64_t gone_not_here = 0;
     uint64_t forwarded_out = 0, forwarded_in = 0;
-    uint64_t dropped_unknown_forward = 0;  ///< forwarded to us for a client that is not here
+    derp::ByKind dropped_unknown_forward;  ///< forwarded to us for a client that is not here
     uint64_t home_moves_in = 0, home_moves_out = 0;
     uint64_t accepts = 0;
     size_t clients = 0;      ///< distinct keys
     size_t connections = 0;  ///< with duplicates
     size_t home_connections = 0;  ///< that call this relay their home
+    size_t not_ideal_connections = 0;
+    size_t duplicate_keys = 0;     ///< keys that are connected more than once
+    uint64_t duplicates = 0;       ///< connections that were not their key's only one when they came
     size_t watchers = 0;
     size_t remote_clients = 0;  ///< known from the mesh
 };

@@ -89,7 +89,7 @@ TEST(Relay, OnlyDiscoToAnUnknownKeyIsAnsweredAndNotTooOften) {
     n.now = n.now + seconds(1);
     for (int i = 0; i < 10; ++i) n.relay.packet(a, nobody, disco_packet(), n.now);
     EXPECT_EQ(n.take(a).size(), 1U) << "then one a second";
-    EXPECT_EQ(n.relay.stats().dropped_unknown, 21U);
+    EXPECT_EQ(n.relay.stats().dropped_unknown.total(), 21U);
 }
 
 TEST(Relay, WhoeverHeardFromAKeyHearsOfItsDeparture) {
@@ -128,6 +128,8 @@ TEST(Relay, DuplicatesLastWriterIsActive) {
     const ConnId a = n.connect(ka), b1 = n.connect(kb), b2 = n.connect(kb);
     EXPECT_EQ(n.relay.stats().clients, 2U);
     EXPECT_EQ(n.relay.stats().connections, 3U);
+    EXPECT_EQ(n.relay.stats().duplicate_keys, 1U);
+    EXPECT_EQ(n.relay.stats().duplicates, 1U);
     n.relay.packet(a, kb.public_key(), Bytes(1, 1), n.now);
     EXPECT_EQ(n.take(b1).size(), 0U);
     EXPECT_EQ(n.take(b2).size(), 1U) << "the newest";
@@ -138,6 +140,7 @@ TEST(Relay, DuplicatesLastWriterIsActive) {
     n.relay.packet(b1, ka.public_key(), Bytes(1, 1), n.now);
     (void)n.take(a);
     n.disconnect(b1);
+    EXPECT_EQ(n.relay.stats().duplicate_keys, 0U);
     EXPECT_TRUE(n.take(a).empty()) << "the key is still here";
     n.relay.packet(a, kb.public_key(), Bytes(1, 1), n.now);
     EXPECT_EQ(n.take(b2).size(), 1U);

@@ -154,14 +154,14 @@ http1::Response Server::page(const http1::Request& request, const Asker& who) {
     return r;
 }
 
-void Server::count_session(const derp::ServerSessionStats& stats) { counts_.sessions.dropped_full += stats.dropped_full; }
+void Server::count_session(const derp::ServerSessionStats& stats) { counts_.sessions += stats; }
 
 Metrics Server::metrics() const {
     Metrics m = counts_;
     m.relay = relay_.stats();
     m.tcp_open = connections_.size();
     for (const auto& [id, connection] : connections_)
-        if (const auto* session = connection->session()) m.sessions.dropped_full += session->stats().dropped_full;
+        if (const auto* session = connection->session()) m.sessions += session->stats();
     if (add_metrics_) add_metrics_(m);
     return m;
 }

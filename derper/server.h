@@ -89,6 +89,7 @@ class Server final : private ConnectionHost {
     bool serves_derp() override { return config_.derp; }
     http1::Response page(const http1::Request& request, const Asker& who) override;
     void count_rejected() override { ++counts_.clients_rejected; }
+    void count_websocket() override { ++counts_.websocket_accepts; }
     void count_session(const derp::ServerSessionStats& stats) override;
     void close_peer(const NodePublic& key) override;
     [[nodiscard]] Metrics metrics() const;

@@ -115,7 +115,7 @@ TEST(DerperServer, AClientThatStopsReadingIsDroppedAndOthersGoOn) {
         for (int i = 0; i < 4; ++i) sender.send(lazy.key.public_key(), Bytes(60000, 1));
         return lab.server->connections() == 1;
     }));
-    EXPECT_TRUE(lab.until([&] { return sender.gone.size() + lab.server->stats().dropped_unknown > 0; }));
+    EXPECT_TRUE(lab.until([&] { return sender.gone.size() + lab.server->stats().dropped_unknown.total() > 0; }));
     sender.send(sender.key.public_key(), Bytes(10, 1));
     EXPECT_TRUE(lab.until([&] { return !sender.packets.empty(); }));
 }
@@ -491,6 +491,31 @@ TEST(DerperStun, AnswersOurRequestsWithTheirSource) {
     ::getsockname(fd, reinterpret_cast<sockaddr*>(&mine), &mine_len);
     EXPECT_EQ(r->mapped.port, platform::from_sockaddr(mine).port);
     EXPECT_EQ((*server)->ignored(), 1U);
+}
+
+TEST(DerperStun, AnswersFromTheAddressThatWasAsked) {
+    platform::Loop loop;
+    const auto server = StunServer::open(loop, Addr(), 0);
+    ASSERT_TRUE(server) << server.error().message();
+    for (const char* asked : {"127.0.0.2", "127.0.0.3", "::1"}) {
+        const Addr addr = *Addr::parse(asked);
+        const platform::UniqueFd fd(::socket(addr.is_v4() ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+        sockaddr_storage to{};
+        const socklen_t len = platform::to_sockaddr({addr, (*server)->port()}, Addr::Family::kV4, to);
+        // A connected socket takes datagrams from that address only.
+        if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&to), len) != 0 && !addr.is_v4()) continue;  // a host without IPv6
+        const auto request = stun::encode_request({1, 2, 3});
+        ASSERT_EQ(::send(fd.get(), request.data(), request.size(), 0), static_cast<ssize_t>(request.size())) << asked;
+        platform::Timer wake(loop, [] {});
+        uint8_t buf[100];
+        ssize_t n = -1;
+        for (int i = 0; i < 500 && n < 0; ++i) {
+            wake.set_after(milliseconds(10));
+            loop.run_once(true);
+            n = ::recv(fd.get(), buf, sizeof buf, 0);
+        }
+        EXPECT_EQ(n, addr.is_v4() ? 32 : 44) << asked;
+    }
 }
 
 }  // namespace

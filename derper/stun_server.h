@@ -7,26 +7,26 @@
 
 #include "base/result.h"
 #include "platform/loop/loop.h"
-#include "platform/net/udp_socket.h"
+#include "platform/net/answering_socket.h"
 
 namespace mesh::derper {
 
-class StunServer final : private platform::UdpSocket::Listener {
+class StunServer {
    public:
     /// `addr` invalid: all addresses of both families; one family may be missing on the host.
     [[nodiscard]] static Result<std::unique_ptr<StunServer>> open(platform::Loop& loop, const Addr& addr,
                                                                   uint16_t port);
-    [[nodiscard]] uint16_t port() const;
-    [[nodiscard]] uint64_t answered() const { return answered_; }
+    [[nodiscard]] uint16_t port() const { return sockets_.front()->port(); }
+    [[nodiscard]] uint64_t answered_v4() const { return answered_v4_; }
+    [[nodiscard]] uint64_t answered_v6() const { return answered_v6_; }
     [[nodiscard]] uint64_t ignored() const { return ignored_; }
 
    private:
-    void on_datagrams(std::span<UdpReceive> batch) override;
-    void on_send_error(const Endpoint&, int) override {}
+    size_t answer(const Endpoint& from, ByteSpan question, MutByteSpan out);
 
-    uint64_t answered_ = 0;
+    uint64_t answered_v4_ = 0, answered_v6_ = 0;
     uint64_t ignored_ = 0;
-    std::vector<std::unique_ptr<platform::UdpSocket>> sockets_;
+    std::vector<std::unique_ptr<platform::AnsweringSocket>> sockets_;
 };
 
 }  // namespace mesh::derper

@@ -38,12 +38,12 @@ TEST_F(Recorded, OurServerUnderstandsTheOriginalClient) {
                 kinds.push_back(e->kind);
                 if (e->kind == Kind::kLogin) {
                     EXPECT_EQ(e->key, client.public_key());
-                    EXPECT_EQ(e->info.version, 2);
+                    EXPECT_EQ(session.info().version, 2);
                     session.accept(kNow);
                 }
                 if (e->kind == Kind::kNotePreferred) preferred = e->preferred;
                 if (e->kind == Kind::kPacket) packets.emplace_back(e->key, to_bytes(e->packet));
-                if (e->kind == Kind::kError) ADD_FAILURE() << e->error.message();
+                if (e->kind == Kind::kError) ADD_FAILURE() << e->error->message();
             }
             for (ByteSpan w; !(w = session.writable(kNow)).empty(); session.wrote(w.size(), kNow))
                 out.insert(out.end(), w.begin(), w.end());

@@ -36,7 +36,7 @@ const ServerEvent* ServerSession::die(Code code, std::string what) {
     phase_ = Phase::kDead;
     event_ = {};
     event_.kind = ServerEvent::Kind::kError;
-    event_.error = Error{code, 0, std::move(what)};
+    event_.error = std::make_unique<const Error>(Error{code, 0, std::move(what)});
     return &event_;
 }
 
@@ -73,7 +73,6 @@ bool ServerSession::handle_login(const Frame& f) {
     phase_ = Phase::kChecking;
     event_.kind = ServerEvent::Kind::kLogin;
     event_.key = key_;
-    event_.info = info_;
     return true;
 }
 
@@ -115,6 +114,7 @@ bool ServerSession::handle_frame(const Frame& f) {
             return true;
         case FrameType::kPing:
             if (f.payload.size() < 8 || f.payload.size() > 1000) break;
+            ++stats_.pings;
             if (!pong_) pong_ = load_be64(f.payload.data());
             return true;
         case FrameType::kPong: return true;
@@ -149,7 +149,7 @@ void ServerSession::control(FrameType type, ByteSpan a, ByteSpan b, Time now) {
     if (phase_ != Phase::kOpen) return;
     uint8_t head[kFrameHeader];
     put_frame_header(head, type, a.size() + b.size());
-    stats_.dropped_full += control_.push(head, a, b);
+    stats_.dropped_full.other += control_.push(head, a, b);
     note_pending(now);
 }
 
@@ -170,7 +170,10 @@ bool ServerSession::deliver(const NodePublic& from, ByteSpan packet, Time now) {
         if (!packet.empty()) std::memcpy(out_.data() + at + sizeof head, packet.data(), packet.size());
         return false;
     }
-    stats_.dropped_full += (looks_like_disco(packet) ? disco_ : data_).push(head, packet);
+    if (looks_like_disco(packet))
+        stats_.dropped_full.disco += disco_.push(head, packet);
+    else
+        stats_.dropped_full.other += data_.push(head, packet);
     return !handed_out_;
 }
 
@@ -210,6 +213,7 @@ ByteSpan ServerSession::writable(Time) {
             uint8_t id[8];
             store_be64(id, *std::exchange(pong_, std::nullopt));
             append_frame(out_, FrameType::kPong, id);
+            ++stats_.pongs;
         }
         if (std::exchange(keepalive_due_, false)) append_frame(out_, FrameType::kKeepAlive, {});
         for (SendQueue* queue : {&control_, &disco_, &data_})
@@ -226,6 +230,7 @@ void ServerSession::wrote(size_t n, Time now) {
     out_sent_ = std::min(out_sent_ + n, out_.size());
     if (out_sent_ == out_.size()) {
         out_.clear();
+        if (stats_.tx_packets == 0) Bytes().swap(out_);  // most clients get nothing but the login for a long time
         out_sent_ = 0;
         handed_out_ = false;
     }
@@ -256,6 +261,7 @@ void ServerSession::handle_timeout(Time now) {
         return;
     }
     if (!stalled_since_.is_zero() && config_.write_timeout.ns > 0 && now >= stalled_since_ + config_.write_timeout) {
+        ++stats_.write_timeouts;
         die(Code::kTimeout, "client does not read");
         return;
     }

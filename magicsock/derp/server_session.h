@@ -9,6 +9,7 @@
 ///     kPacket, kNotePreferred, … ; deliver(), peer_gone() … ; writable()/wrote(); next_timeout()/handle_timeout()
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -33,7 +34,7 @@ struct ServerSessionConfig {
 
 struct ServerEvent {
     enum class Kind : uint8_t {
-        kLogin,          ///< `key`, `info`: proven; answer with accept(); nothing further is read before
+        kLogin,          ///< `key`: proven (info() says more); answer with accept(); nothing further is read before
         kPacket,         ///< for `key` (destination): `packet`
         kForward,        ///< mesh: `packet` from `source` for `key`
         kNotePreferred,  ///< `preferred`
@@ -46,15 +47,40 @@ struct ServerEvent {
     NodePublic key;
     NodePublic source;
     ByteSpan packet;  ///< in the session's buffer, until the next reading call
-    ClientInfo info;
     bool preferred = false;
-    Error error;
+    std::unique_ptr<const Error> error;  ///< set with kError, and only then: there are as many of these as clients
+};
+
+/// A count of packets: of those that look like disco, and of the others.
+struct ByKind {
+    uint64_t disco = 0, other = 0;
+    [[nodiscard]] uint64_t total() const { return disco + other; }
+    ByKind& operator+=(const ByKind& more) {
+        disco += more.disco;
+        other += more.other;
+        return *this;
+    }
 };
 
 struct ServerSessionStats {
     uint64_t rx_packets = 0, rx_bytes = 0;
     uint64_t tx_packets = 0, tx_bytes = 0;
-    uint64_t dropped_full = 0;
+    ByKind dropped_full;
+    uint64_t pings = 0, pongs = 0;  ///< of the client; a ping that comes before the pong of the last has left gets none
+    uint64_t write_timeouts = 0;    ///< 1 = the client took nothing for too long
+    uint64_t unknown_frames = 0;
+    ServerSessionStats& operator+=(const ServerSessionStats& more) {
+        rx_packets += more.rx_packets;
+        rx_bytes += more.rx_bytes;
+        tx_packets += more.tx_packets;
+        tx_bytes += more.tx_bytes;
+        dropped_full += more.dropped_full;
+        pings += more.pings;
+        pongs += more.pongs;
+        write_timeouts += more.write_timeouts;
+        unknown_frames += more.unknown_frames;
+        return *this;
+    }
 };
 
 class ServerSession {
@@ -90,9 +116,15 @@ class ServerSession {
     [[nodiscard]] bool logged_in() const { return phase_ == Phase::kOpen; }
     [[nodiscard]] bool failed() const { return phase_ == Phase::kDead; }
     [[nodiscard]] const NodePublic& key() const { return key_; }
+    /// What the client said at login; without its mesh key.
+    [[nodiscard]] const ClientInfo& info() const { return info_; }
     [[nodiscard]] bool is_mesh_peer() const { return mesh_peer_; }
     [[nodiscard]] bool is_prober() const { return info_.is_prober; }
-    [[nodiscard]] const ServerSessionStats& stats() const { return stats_; }
+    [[nodiscard]] ServerSessionStats stats() const {
+        ServerSessionStats s = stats_;
+        s.unknown_frames = reader_.skipped_frames();
+        return s;
+    }
 
     [[nodiscard]] Time next_timeout() const;
     void handle_timeout(Time now);

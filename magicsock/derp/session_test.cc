@@ -433,7 +433,7 @@ TEST(DerpSession, ServerDropsAClientThatDoesNotRead) {
     p.server.handle_timeout(p.now);
     const ServerEvent* e = p.server.next_event(p.now);
     ASSERT_TRUE(e && e->kind == ServerEvent::Kind::kError);
-    EXPECT_EQ(e->error.context, "client does not read");
+    EXPECT_EQ(e->error->context, "client does not read");
 }
 
 TEST(DerpSession, ServerQueuesAreBoundedInBytesAndDiscoGoesFirst) {
@@ -446,7 +446,7 @@ TEST(DerpSession, ServerQueuesAreBoundedInBytesAndDiscoGoesFirst) {
     for (int i = 0; i < 5; ++i) p.server.deliver(p.peer, disco_packet(), p.now);
     EXPECT_EQ(to_bytes(p.server.writable(p.now)), before) << "what was handed out stays";
     const size_t fit = (192U << 10) / (1000 + 32 + 5 + 4);
-    EXPECT_EQ(p.server.stats().dropped_full, 400 - fit);
+    EXPECT_EQ(p.server.stats().dropped_full.total(), 400 - fit);
     p.client.feed(p.take_server(), p.now);
     p.drain_client();
     ASSERT_EQ(p.packets.size(), 1 + 5 + fit);
@@ -461,7 +461,7 @@ TEST(DerpSession, ServerHolds32PacketsOfAnySize) {
     p.server.deliver(p.peer, Bytes(10, 1), p.now);
     ASSERT_FALSE(p.server.writable(p.now).empty());
     for (int i = 0; i < 40; ++i) p.server.deliver(p.peer, Bytes(kMaxPacket, static_cast<uint8_t>(i)), p.now);
-    EXPECT_EQ(p.server.stats().dropped_full, 8U);
+    EXPECT_EQ(p.server.stats().dropped_full.other, 8U);
     p.client.feed(p.take_server(), p.now);
     p.drain_client();
     ASSERT_EQ(p.packets.size(), 33U);
@@ -489,7 +489,7 @@ TEST(DerpSession, MeshFramesNeedTheMeshKey) {
         p.to_server(frame);
         const ServerEvent* e = p.server.next_event(p.now);
         ASSERT_TRUE(e && e->kind == ServerEvent::Kind::kError);
-        EXPECT_EQ(e->error.context, "insufficient permissions");
+        EXPECT_EQ(e->error->context, "insufficient permissions");
     }
 }
 

@@ -10,12 +10,14 @@ import json
 import pathlib
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from bench import GIB, ORIGINAL, OURS, Failure, Lab, cpu_seconds, machine, memory_mib, table, wait_for  # noqa: E402
 
 RELAYS = {"ours": (OURS, 9001), "original": (ORIGINAL, 9002), "ours again": (OURS, 9003)}
 ADDRESS = "10.50.0.2"
+SETTLE = 17  # seconds; ours looks every 15
 FLOWS = {
     "1 flow": ["--pairs", 1, "--window", 28],
     "16 flows": ["--pairs", 16, "--window", 28],
@@ -55,11 +57,13 @@ class Relay:
         return out
 
     def idle(self, clients):
-        """KiB of resident memory that each of that many idle clients costs, and all of it in MiB."""
+        """KiB of resident memory that each of that many idle clients costs, and all of it in MiB, when they have been idle for a while:
+        logins take more, and both programs give that back in their own time."""
         before = memory_mib(self.pid)
         with self.load("idle", "--clients", clients) as p:
             if p.stdout.readline() != "ready\n":
                 raise Failure(f"{self.name}: {p.stderr.read()}")
+            time.sleep(SETTLE)
             after = memory_mib(self.pid)
             p.stdin.close()
         return (after - before) * 1024 / clients, after

@@ -4,8 +4,8 @@
 
     siege.py ADDRESS PORT COUNT SEED SECONDS SOURCE...
 
-Opens COUNT connections of every bad kind and holds them; then, for SECONDS, opens more in their place, the oldest first, while
-slow ones dribble. Prints "attached" after the first part and the number of connections at the end; 0 seconds: holds until
+Opens COUNT connections of every bad kind and holds them; then, until SECONDS after the start, opens more in their place, the
+oldest first, while slow ones dribble. Prints "attached" after the first part and the number of connections at the end; 0 seconds: holds until
 standard input ends."""
 import collections
 import os
@@ -77,6 +77,7 @@ KINDS = [
 def main():
     address, count, seed, seconds, sources = (sys.argv[1], int(sys.argv[2])), int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]), sys.argv[6:]
     r, held, opened = random.Random(seed), collections.deque(), 0
+    end = time.monotonic() + seconds
 
     def one():
         nonlocal opened
@@ -91,7 +92,6 @@ def main():
     for _ in range(count):
         one()
     print("attached", flush=True)
-    end = time.monotonic() + seconds
     while time.monotonic() < end:
         for s in r.sample(held, min(20, len(held))):
             try:
@@ -100,6 +100,8 @@ def main():
             except (OSError, ValueError):
                 pass
         for _ in range(10):
+            if time.monotonic() > end:
+                break
             while len(held) >= max(count, 1):
                 held.popleft().close()
             one()
