@@ -9,6 +9,7 @@
 #include "tailscale-cli/debug_text.h"
 #include "tailscale-cli/dns_text.h"
 #include "tailscale-cli/flags.h"
+#include "tailscale-cli/netcheck_text.h"
 #include "tailscale-cli/ping_text.h"
 #include "tailscale-cli/qr.h"
 #include "tailscale-cli/settings.h"
@@ -492,6 +493,58 @@ TEST(Client, ErrorBodiesAreRead) {
     EXPECT_FALSE(json_error_text("plain"));
     EXPECT_EQ(errno_text(2), "no such file or directory");
     EXPECT_EQ(trimmed(" a b \n"), "a b");
+}
+
+// ---- netcheck --------------------------------------------------------------------------------------------------------
+
+derp::DerpMap two_regions() {
+    derp::DerpMap map;
+    for (const auto& [id, code] : {std::pair(900, "lab"), std::pair(901, "lab2")}) {
+        map.regions[id].id = id;
+        map.regions[id].code = code;
+    }
+    return map;
+}
+
+constexpr const char* kRelays =
+    R"({"Relays":[{"RegionID":900,"Node":"900a","Host":"10.50.0.2","Port":12345,"Good":true,"LatencySeconds":0.0012,"IPv6":false,"Problems":[],)"
+    R"("Steps":["TLS: TLSv1.3 from 10.50.0.2:12345"]},)"
+    R"({"RegionID":901,"Node":"901a","Host":"2001:db8::2","Port":443,"Good":false,"Problems":["connection: refused\u001b[31m"],"Steps":[]}],)"
+    R"("CaptivePortal":true})";
+
+TEST(Netcheck, OnlyWhatIsWrongIsSaidUnlessAskedForMore) {
+    const Findings f = read_findings(kRelays, R"({"Endpoint":"","Notes":["another NAT"]})");
+    EXPECT_EQ(findings_text(f, two_regions(), false),
+              "\t* PortMapping note: another NAT\n\t* DERP port: lab2 [2001:db8::2]:443: connection: refused?[31m\n");
+    EXPECT_EQ(findings_text(f, two_regions(), true),
+              "\t* PortMapping note: another NAT\n\t* DERP port: lab 10.50.0.2:12345: works, answers in 1.2ms\n"
+              "\t\t- TLS: TLSv1.3 from 10.50.0.2:12345\n\t* DERP port: lab2 [2001:db8::2]:443: connection: refused?[31m\n");
+    EXPECT_EQ(f.captive_portal, true);
+    ASSERT_NE(f.best(900), nullptr);
+    EXPECT_EQ(f.best(901), nullptr);
+    EXPECT_EQ(json::dump(findings_json(f)),
+              R"({"DERPPorts":[{"RegionID":900,"Address":"10.50.0.2:12345","Good":true,"Latency":1200000,"Problems":[]},)"
+              R"({"RegionID":901,"Address":"[2001:db8::2]:443","Good":false,"Latency":null,"Problems":["connection: refused?[31m"]}],)"
+              R"("PortMappingNotes":["another NAT"]})");
+}
+
+TEST(Netcheck, ANetworkWithoutUdpIsOneLineNotOnePerRelay) {
+    Findings f = read_findings(kRelays, "");
+    for (RelayFinding& r : f.relays) r.problems = {"STUN: no answer from x"};
+    EXPECT_EQ(findings_text(f, two_regions(), false),
+              "\t* DERP port: none of the 2 relays answers STUN: this network drops UDP, so paths stay relayed\n");
+    EXPECT_NE(f.best(900), nullptr) << "its TCP port answers";
+    f.relays.pop_back();
+    EXPECT_EQ(findings_text(f, two_regions(), false), "\t* DERP port: lab 10.50.0.2:12345: STUN: no answer from x\n");
+}
+
+TEST(Netcheck, AnswersThatAreNoneAreLeftOut) {
+    for (const char* bad : {"", "{", "[]", "null", R"({"Relays":{}})", R"({"Relays":[1,null,"x"]})", R"({"Relays":[],"CaptivePortal":"yes"})"}) {
+        const Findings f = read_findings(bad, bad);
+        EXPECT_TRUE(f.relays.empty() && !f.captive_portal && f.port_notes.empty()) << bad;
+        EXPECT_EQ(findings_text(f, two_regions(), true), "");
+    }
+    EXPECT_FALSE(read_findings(R"({"Relays":[{"LatencySeconds":1e300}]})", "").relays.front().latency);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // netcheck: the daemon gives the map of relays, the probes run here on sockets of our own, so the report also tells
-// what this user's packets meet while the daemon is down or stuck. Where UDP is blocked the relays are measured by connecting
-// to their TCP port: the same round trip as a request by HTTPS, without loading a TLS library into every command.
+// what this user's packets meet. What needs TLS is done by the daemon meanwhile (the relays' own ports, HTTPS latency where UDP is
+// blocked), as a TLS library would slow every command down; if it does not answer, relays are measured by connecting to their port.
 
 #include <fmt/format.h>
 #include <netdb.h>
@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <chrono>
 #include <ctime>
+#include <future>
 #include <map>
 #include <memory>
 #include <thread>
@@ -22,11 +23,17 @@
 #include "magicsock/netcheck/netcheck.h"
 #include "platform/loop/loop.h"
 #include "platform/net/sockaddr.h"
+#include "platform/net/source_address.h"
 #include "platform/net/udp_socket.h"
 #include "tailscale-cli/commands.h"
+#include "tailscale-cli/netcheck_text.h"
+#include "tailscale-cli/port_probe.h"
 
 namespace mesh::cli {
 namespace {
+
+constexpr Duration kDaemonPatience = seconds(12);
+constexpr Duration kDaemonPoll = milliseconds(20);
 
 using platform::UdpSocket;
 
@@ -48,32 +55,43 @@ std::vector<Addr> resolve(const std::string& host) {
     return out;
 }
 
-/// Whether the kernel has a route to the wide world for that family: connecting a UDP socket sends nothing.
-bool has_route(int family) {
-    const platform::UniqueFd fd(::socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    if (!fd.valid()) return false;
-    if (family == AF_INET) {
-        sockaddr_in to{};
-        to.sin_family = AF_INET;
-        to.sin_port = htons(9);
-        to.sin_addr.s_addr = htonl(0xc0000201);  // TEST-NET-1
-        return ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0;
-    }
-    sockaddr_in6 to{};
-    to.sin6_family = AF_INET6;
-    to.sin6_port = htons(9);
-    to.sin6_addr.s6_addr[0] = 0x20;
-    to.sin6_addr.s6_addr[1] = 0x01;
-    to.sin6_addr.s6_addr[2] = 0x0d;
-    to.sin6_addr.s6_addr[3] = 0xb8;
-    to.sin6_addr.s6_addr[15] = 1;
-    return ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0;
+/// Whether the kernel has a route to the wide world by that family, or at least to a relay.
+bool has_route(const derp::DerpMap& map, int family) {
+    const auto reaches = [](const Addr& a) { return a.is_valid() && platform::source_address(a, platform::Protect::kNo).is_valid(); };
+    if (reaches(family == AF_INET ? Addr::v4(192, 0, 2, 1) : *Addr::parse("2001:db8::1"))) return true;  // documentation
+    for (const auto& [id, region] : map.regions)
+        for (const derp::DerpNode& n : region.nodes)
+            if (reaches(family == AF_INET ? n.literal_v4() : n.literal_v6())) return true;
+    return false;
 }
 
 bool os_has_ipv6() {
     const platform::UniqueFd fd(::socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     return fd.valid();
 }
+
+/// The daemon's part, asked for in a thread of its own.
+class DaemonsPart {
+   public:
+    explicit DaemonsPart(const Cli& cli) {
+        answer_ = std::async(std::launch::async, [&cli] {
+            const Time until = steady_now() + kDaemonPatience;
+            const auto relays = cli.client().call("POST", "debug-relays", "", 200, until);
+            const auto ports = cli.client().call("GET", "debug-portmap", "", 200, until);
+            return read_findings(relays.value_or(""), ports.value_or(""));
+        });
+    }
+    [[nodiscard]] bool ready() const { return !answer_.valid() || answer_.wait_for(std::chrono::seconds(0)) == std::future_status::ready; }
+    /// Waits for it.
+    [[nodiscard]] const Findings& get() {
+        if (answer_.valid()) findings_ = answer_.get();
+        return findings_;
+    }
+
+   private:
+    std::future<Findings> answer_;
+    Findings findings_;
+};
 
 /// One report: the shell around netcheck::Netcheck.
 class Check final : UdpSocket::Listener {
@@ -83,8 +101,9 @@ class Check final : UdpSocket::Listener {
         uint16_t bind_port = 0;
     };
 
-    Check(std::shared_ptr<const derp::DerpMap> map, const Options& options)
-        : map_(std::move(map)), machine_(random_), timer_(loop_, [this] { on_timer(); }) {
+    /// `daemon` must outlive the check.
+    Check(std::shared_ptr<const derp::DerpMap> map, const Options& options, DaemonsPart& daemon)
+        : map_(std::move(map)), daemon_(daemon), machine_(random_), timer_(loop_, [this] { on_timer(); }), poll_timer_(loop_, [this] { drive(); }) {
         const auto open = [&](Addr::Family family) -> std::unique_ptr<UdpSocket> {
             UdpSocket::Options o;
             o.family = family;
@@ -113,15 +132,22 @@ class Check final : UdpSocket::Listener {
         netcheck::StartOptions start;
         start.map = map_;
         start.wall = platform::read_wall_clock();
-        start.have_v4 = v4_ && has_route(AF_INET);
-        start.have_v6 = v6_ && has_route(AF_INET6);
+        start.have_v4 = v4_ && has_route(*map_, AF_INET);
+        start.have_v6 = v6_ && has_route(*map_, AF_INET6);
         start.os_has_ipv6 = os_has_ipv6();
         start.full = true;
         machine_.start(start, loop_.now());
+        const PortProbe ports(loop_);
         for (const std::string& host : machine_.names_needed()) machine_.addresses(host, resolve(host), loop_.now());
         drive();
         std::optional<netcheck::Report> report;
-        while (!(report = machine_.take_report())) loop_.run_once(true);
+        while (!report || !ports.done()) {
+            if (!report) report = machine_.take_report();
+            if (!report || !ports.done()) loop_.run_once(true);
+        }
+        report->upnp = ports.found().upnp();
+        report->pmp = ports.found().natpmp;
+        report->pcp = ports.found().pcp;
         return report;
     }
     [[nodiscard]] const std::string& error() const { return error_; }
@@ -134,8 +160,20 @@ class Check final : UdpSocket::Listener {
             if (socket) socket->send(send->to, send->datagram);
             if (!socket || failed_.is_valid()) machine_.send_failed(send->to, loop_.now());
         }
-        for (const int region : machine_.take_https_wanted()) connect_relay(region);
+        for (const int region : machine_.take_https_wanted()) unmeasured_.push_back(region);
+        if (!unmeasured_.empty() && daemon_.ready())
+            for (const int region : std::exchange(unmeasured_, {})) measure(region);
+        if (!unmeasured_.empty()) poll_timer_.set_after(kDaemonPoll);
         timer_.set(machine_.next_timeout());
+    }
+    void measure(int region) {
+        const Findings& found = daemon_.get();
+        if (const RelayFinding* r = found.best(region))
+            machine_.https_latency(region, *r->latency, r->v6 ? Addr::Family::kV6 : Addr::Family::kV4, loop_.now());
+        else if (found.relays.empty())
+            connect_relay(region);
+        else
+            machine_.https_failed(region, loop_.now());
     }
     void connect_relay(int region) {
         const derp::DerpNode* node = nullptr;
@@ -144,7 +182,7 @@ class Check final : UdpSocket::Listener {
         std::vector<Addr> addresses;
         if (node != nullptr) addresses = node->needs_name() ? resolve(node->host_name) : std::vector{node->literal_v4(), node->literal_v6()};
         for (const Addr& a : addresses) {
-            if (!a.is_valid() || !has_route(a.is_v4() ? AF_INET : AF_INET6)) continue;
+            if (!a.is_valid() || !platform::source_address(a, platform::Protect::kNo).is_valid()) continue;
             sockaddr_storage to{};
             const Addr::Family family = a.is_v4() ? Addr::Family::kV4 : Addr::Family::kV6;
             const socklen_t size = platform::to_sockaddr({a, node->effective_derp_port()}, family, to);
@@ -183,10 +221,12 @@ class Check final : UdpSocket::Listener {
     void on_send_error(const Endpoint& to, int) override { failed_ = to; }
 
     std::shared_ptr<const derp::DerpMap> map_;
+    DaemonsPart& daemon_;
+    std::vector<int> unmeasured_;  ///< asked for by the machine, waiting for the daemon
     SystemRandom random_;
     netcheck::Netcheck machine_;
     platform::Loop loop_;
-    platform::Timer timer_;
+    platform::Timer timer_, poll_timer_;
     std::unique_ptr<UdpSocket> v4_, v6_;
     struct Connecting {
         platform::UniqueFd fd;
@@ -242,15 +282,18 @@ int run_netcheck(const Cli& cli, const Args& words) {
     const auto shared = std::make_shared<const derp::DerpMap>(std::move(*map));
     if (!format.empty()) print_err("# Warning: this JSON format is not yet considered a stable interface\n");
     while (true) {
-        Check check(shared, options);
-        const auto report = check.run();
+        DaemonsPart daemon(cli);
+        Check check(shared, options, daemon);
+        auto report = check.run();
         if (!report) return cli.fail("netcheck: " + check.error());
+        const Findings& found = daemon.get();
+        if (!report->udp) report->captive_portal = found.captive_portal;
         if (format == "json")
-            print_out(netcheck::format_json(*report) + "\n");
+            print_out(netcheck::format_json(*report, findings_json(found)) + "\n");
         else if (format == "json-line")
-            print_out(netcheck::format_json_line(*report) + "\n");
+            print_out(netcheck::format_json_line(*report, findings_json(found)) + "\n");
         else
-            print_out(netcheck::format_text(*report, *shared, verbose, utc_offset(report->now)));
+            print_out(netcheck::format_text(*report, *shared, verbose, utc_offset(report->now)) + findings_text(found, *shared, verbose));
         if (every.ns <= 0) return 0;
         std::this_thread::sleep_for(std::chrono::nanoseconds(every.ns));
     }

@@ -52,6 +52,7 @@ class Daemon {
         Engine::Options engine_options;
         engine_options.tun_name = flags_.tun;
         engine_options.port = flags_.port;
+        engine_options.static_endpoints = flags_.static_endpoints;
         if (const char* mtu = std::getenv("TS_DEBUG_MTU")) engine_options.mtu = static_cast<unsigned>(std::strtoul(mtu, nullptr, 10));
         if (engine_options.mtu < 576 || engine_options.mtu > 9000) engine_options.mtu = 1280;
         TRY_ASSIGN(auto engine, Engine::start(loop_, engine_options, *backend_));

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "base/crypto/crypto.h"
@@ -28,6 +29,24 @@ TEST(Flags, RefuseWithOneClearLine) {
     EXPECT_EQ(parse_flags({"--tun=userspace-networking"}, "", "").error().code, Code::kUnsupported);
     for (const char* bad : {"--port=70000", "--port=x", "--port", "--tun=averyveryverylongname", "--cleanup=maybe"})
         EXPECT_FALSE(parse_flags({bad}, "", "")) << bad;
+}
+
+TEST(Flags, StaticEndpointsAreReadAndSlipsOfThePenRefused) {
+    const auto f = parse_flags({"--static-endpoints=203.0.113.7:41641,[2001:db8::1]:1,203.0.113.7:41641"}, "", "");
+    ASSERT_TRUE(f);
+    EXPECT_EQ(f->static_endpoints, (std::vector{*Endpoint::parse("203.0.113.7:41641"), *Endpoint::parse("[2001:db8::1]:1")}));
+    EXPECT_TRUE(parse_flags({"--static-endpoints="}, "", "")->static_endpoints.empty());
+    for (const char* bad : {"203.0.113.7", "203.0.113.7:0", "home.example:41641", "127.0.0.1:1", "[fe80::1]:1", "224.0.0.1:1", "0.0.0.0:1",
+                            "100.64.0.1:41641", "[fd7a:115c:a1e0::1]:1", "203.0.113.7:1 203.0.113.8:1", ",203.0.113.7:1"}) {
+        const auto r = parse_flags({"--static-endpoints", bad}, "", "");
+        ASSERT_FALSE(r) << bad;
+        EXPECT_EQ(r.error().code, Code::kInvalid) << bad;
+        EXPECT_TRUE(r.error().context.starts_with("invalid value \"")) << r.error().context;
+    }
+    std::string many;
+    for (size_t i = 0; i <= kMaxStaticEndpoints; ++i) many += fmt::format("{}203.0.113.7:{}", many.empty() ? "" : ",", i + 1);
+    EXPECT_FALSE(parse_flags({"--static-endpoints", many}, "", ""));
+    EXPECT_TRUE(parse_flags({"--static-endpoints", many.substr(many.find(',') + 1)}, "", ""));
 }
 
 TEST(PeerIds, AKeyChangeIsAnotherPeer) {

@@ -115,6 +115,12 @@ void Engine::give_names(std::string host, std::vector<Addr> addrs) {
 void Engine::give_https_latency(int region, bool ok, Duration latency, Addr::Family family) {
     thread_->to_packets([=](PacketLoop& p) { p.give_https_latency(region, ok, latency, family); });
 }
+void Engine::set_port_mapping(std::optional<Endpoint> endpoint, std::optional<bool> upnp, std::optional<bool> pmp, std::optional<bool> pcp) {
+    thread_->to_packets([=](PacketLoop& p) { p.set_port_mapping(endpoint, upnp, pmp, pcp); });
+}
+void Engine::give_captive_portal(std::optional<bool> found) {
+    thread_->to_packets([=](PacketLoop& p) { p.give_captive_portal(found); });
+}
 void Engine::restun() {
     thread_->to_packets([](PacketLoop& p) { p.restun(); });
 }

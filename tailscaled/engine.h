@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -70,6 +71,7 @@ class Engine {
         std::string tun_name = "tailscale0";
         unsigned mtu = 1280;
         uint16_t port = 0;  ///< 0 = any
+        std::vector<Endpoint> static_endpoints;  ///< given by the owner: they lead to that port
     };
     class Listener {
        public:
@@ -120,6 +122,9 @@ class Engine {
     void close_derp();
     void give_names(std::string host, std::vector<Addr> addrs);
     void give_https_latency(int region, bool ok, Duration latency, Addr::Family family);
+    /// The endpoint that the router forwards to port_v4(), and what it speaks (for the net check).
+    void set_port_mapping(std::optional<Endpoint> endpoint, std::optional<bool> upnp, std::optional<bool> pmp, std::optional<bool> pcp);
+    void give_captive_portal(std::optional<bool> found);
     void restun();
     void rebind();
     void ping(uint64_t id, PeerId peer, size_t size);

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <optional>
 
@@ -24,6 +25,26 @@ std::optional<bool> boolean(std::string_view text) {
     for (const char* f : {"0", "f", "F", "false", "FALSE", "False"})
         if (text == f) return false;
     return std::nullopt;
+}
+
+/// "203.0.113.7:41641,[2001:db8::1]:41641". Addresses that peers never try are refused, so that a slip of the pen is noticed.
+Result<std::vector<Endpoint>> endpoint_list(std::string_view text) {
+    std::vector<Endpoint> out;
+    while (!text.empty()) {
+        const std::string_view word = text.substr(0, text.find(','));
+        text.remove_prefix(std::min(text.size(), word.size() + 1));
+        const auto bad = [&](std::string_view why) {
+            return fail(Code::kInvalid, fmt::format("invalid value \"{}\" for flag -static-endpoints: {}", log::printable(word), why));
+        };
+        const auto e = Endpoint::parse(word);
+        if (!e || e->port == 0) return bad("give address:port, for example 203.0.113.7:41641 or [2001:db8::1]:41641");
+        const Addr& a = e->addr;
+        if (a.is_unspecified() || a.is_loopback() || a.is_multicast() || a.is_link_local() || is_tailscale_range(a))
+            return bad("peers cannot reach such an address; give the one that the router forwards from");
+        if (std::find(out.begin(), out.end(), *e) == out.end()) out.push_back(*e);
+        if (out.size() > kMaxStaticEndpoints) return bad(fmt::format("at most {} endpoints", kMaxStaticEndpoints));
+    }
+    return out;
 }
 
 std::string parent(const std::string& path) {
@@ -61,6 +82,8 @@ std::string usage() {
            "    \tstate file, or mem: to keep nothing (default \"/var/lib/tailscale/tailscaled.state\")\n"
            "  -statedir string\n"
            "    \tfolder for the state file and other files\n"
+           "  -static-endpoints value\n"
+           "    \taddress:port,... that peers may reach this node by, such as a port forwarded by hand in the router\n"
            "  -tun string\n"
            "    \tname of the tunnel interface (default \"tailscale0\")\n"
            "  -verbose int\n"
@@ -98,7 +121,8 @@ Result<Flags> parse_flags(const std::vector<std::string>& args, const std::strin
             *flag = *b;
             continue;
         }
-        const bool known = name == "tun" || name == "port" || name == "state" || name == "statedir" || name == "socket" || name == "verbose";
+        const bool known = name == "tun" || name == "port" || name == "state" || name == "statedir" || name == "socket" || name == "verbose" ||
+                           name == "static-endpoints";
         if (!known) return fail(Code::kInvalid, fmt::format("flag provided but not defined: -{}", log::printable(name)));
         if (!value) {
             if (i + 1 >= args.size()) return fail(Code::kInvalid, fmt::format("flag needs an argument: -{}", name));
@@ -111,6 +135,8 @@ Result<Flags> parse_flags(const std::vector<std::string>& args, const std::strin
                 f.port = static_cast<uint16_t>(*n);
             else
                 f.verbose = *n;
+        } else if (name == "static-endpoints") {
+            TRY_ASSIGN(f.static_endpoints, endpoint_list(*value));
         } else {
             (name == "tun" ? f.tun : name == "state" ? f.state : name == "statedir" ? f.statedir : f.socket) = *value;
         }

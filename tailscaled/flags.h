@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/ip.h"
 #include "base/result.h"
 
 namespace mesh::daemon {
@@ -17,6 +18,7 @@ struct Flags {
     std::string statedir;
     std::string socket = "/var/run/tailscale/tailscaled.sock";
     int verbose = 0;
+    std::vector<Endpoint> static_endpoints;  ///< of ours, told to peers as they are: ports forwarded by hand
     bool cleanup = false;
     bool version = false;
     bool help = false;
@@ -26,6 +28,7 @@ struct Flags {
     /// Folder for other files; "" = none (they are then not kept).
     [[nodiscard]] std::string state_folder() const;
 };
+inline constexpr size_t kMaxStaticEndpoints = 16;
 
 /// `port_env` is $PORT, `verbosity_env` is $TS_LOG_VERBOSITY ("" if unset). Error kInvalid: a flag is wrong (exit 2);
 /// kUnsupported or kLimit: other refusals (exit 1). The text is the whole message.

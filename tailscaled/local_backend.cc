@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <cstdlib>
+
 #include "base/crypto/crypto.h"
 #include "base/log.h"
 #include "base/version.h"
@@ -60,6 +62,8 @@ void LocalBackend::run(std::unique_ptr<Engine> engine, std::unique_ptr<platform:
     };
     dns_ = std::make_unique<DnsService>(loop_, resolver_, dialer_, http_, random_, *engine_, std::move(dns));
     dns_->follow_host();
+    if (const char* off = std::getenv("TS_DISABLE_PORTMAPPER"); off == nullptr || *off == '\0' || *off == '0' || *off == 'f')
+        port_mapping_ = std::make_unique<PortMapping>(loop_, http_, random_, [this] { on_port_mapping(); });
     auto monitor = platform::NetMonitor::create(loop_, options_.tun_name, [this](const platform::NetEvent& e) { on_net_event(e); });
     if (monitor) {
         monitor_ = std::move(*monitor);
@@ -80,11 +84,14 @@ void LocalBackend::run(std::unique_ptr<Engine> engine, std::unique_ptr<platform:
 void LocalBackend::shut_down() {
     if (shut_down_) return;
     shut_down_ = true;
+    if (port_mapping_) port_mapping_->close();  // turns the loop: first, while everything still stands
     control_.reset();
     derp_dialer_.reset();
     monitor_.reset();
     lookups_.clear();
     https_.clear();
+    captive_probe_.reset();
+    relay_checks_.reset();
     map_timer_.cancel();
     housekeeping_.cancel();
     repair_timer_.cancel();
@@ -95,6 +102,7 @@ void LocalBackend::shut_down() {
     }
     if (engine_) {
         profiles_.note_timestamp(engine_->last_timestamp(), true);
+        port_mapping_.reset();
         engine_.reset();
     }
     save();
@@ -123,6 +131,11 @@ void LocalBackend::set_prefs(api::Prefs prefs) {
 std::string LocalBackend::control_url() const {
     const std::string& url = profiles_.prefs().control_url;
     return url.empty() ? options_.default_control_url : url;
+}
+
+std::string LocalBackend::plain_control() const {
+    const auto url = http1::parse_url(control_url());
+    return url && url->scheme == "http" ? fmt::format("{}:{}", url->host, url->port) : "";
 }
 
 Status LocalBackend::check_prefs(const api::Prefs& prefs) {
@@ -289,8 +302,7 @@ void LocalBackend::make_control() {
     config.machine_key = profiles_.machine_key();
     config.user_agent = fmt::format("tailmesh/{}", kVersion);
     control_ = std::make_unique<control::ControlClient>(loop_, dialer_, http_, random_, std::move(config), *this);
-    if (const auto url = http1::parse_url(control_url()); url && derp_dialer_)
-        derp_dialer_->set_plain_control(url->scheme == "http" ? fmt::format("{}:{}", url->host, url->port) : "");
+    if (derp_dialer_) derp_dialer_->set_plain_control(plain_control());
 }
 
 void LocalBackend::drop_control() {

@@ -29,6 +29,8 @@
 #include "tailscaled/ipn/state.h"
 #include "tailscaled/localapi/backend.h"
 #include "tailscaled/network_plan.h"
+#include "tailscaled/port_mapping.h"
+#include "tailscaled/relay_checks.h"
 #include "tailscaled/state_file.h"
 #include "tailscaled/status_view.h"
 
@@ -67,6 +69,8 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     std::string user_metrics() override;
     std::string drops_json() override;
     std::string paths_json() override;
+    std::string port_mapping_json() override;
+    void check_relays(RelaysDone done) override;
     std::string ip_forwarding_warning() override;
     std::string udp_gro_forwarding_warning() override { return ""; }
     bool uses_so_mark() override;
@@ -122,6 +126,8 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     void update_state();
     void enter(api::State next);
     [[nodiscard]] std::string control_url() const;
+    /// host:port of the server if it is reached by plain http, else "".
+    [[nodiscard]] std::string plain_control() const;
     // control
     void make_control();
     void drop_control();
@@ -133,6 +139,8 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     // network
     void on_net_event(const platform::NetEvent& event);
     void apply_local_addrs();
+    void apply_port_mapping();
+    void on_port_mapping();
     void apply_keys();
     void apply_map(const netmap::PeerChanges* changes);
     void queue_peers(PeerSlice slice);
@@ -172,6 +180,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     std::unique_ptr<DerpDialer> derp_dialer_;
     std::unique_ptr<control::ControlClient> control_;
     std::unique_ptr<DnsService> dns_;
+    std::unique_ptr<PortMapping> port_mapping_;  ///< none: switched off by the environment
     std::shared_ptr<const dataplane::Tables> tables_;  ///< as the packet loop has them
 
     api::State state_ = api::State::kNoState;
@@ -206,6 +215,9 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     std::map<uint64_t, PendingPing> pings_;
     std::map<std::string, std::unique_ptr<platform::Resolver::Lookup>> lookups_;
     std::map<int, std::unique_ptr<platform::HttpClient::Call>> https_;
+    std::unique_ptr<CaptivePortalProbe> captive_probe_;
+    std::optional<bool> captive_portal_;  ///< found by the last net check without UDP
+    std::unique_ptr<RelayChecks> relay_checks_;
     platform::Timer map_timer_;        ///< start_map waits a moment for the first netcheck
     platform::Timer housekeeping_;
     platform::RepairLimit repair_limit_;

@@ -204,6 +204,11 @@ std::vector<std::string> LocalBackend::health() const {
         for (const auto& [id, m] : map_->display_messages) out.push_back(m.text);
     }
     out.insert(out.end(), route_notes_.begin(), route_notes_.end());
+    if (captive_portal_.value_or(false))
+        out.emplace_back("This network wants you to log in by a web browser before it lets anything through.");
+    if (port_mapping_)
+        for (const portmap::Note& n : port_mapping_->state().notes)
+            if (n.kind == portmap::Note::Kind::kWrongGateway) out.push_back(n.text);
     if (repair_limit_.fighting())
         out.emplace_back("Another program on this host keeps removing routes or firewall rules of this one, so the tunnel is interrupted now "
                          "and then. Look which one it is (journalctl, nft monitor, ip monitor).");
@@ -302,11 +307,27 @@ void LocalBackend::expire_pings() {
     std::erase_if(pings_, [&](const auto& e) { return now > e.second.until; });
 }
 
+void LocalBackend::check_relays(RelaysDone done) {
+    if (!relay_checks_) relay_checks_ = std::make_unique<RelayChecks>(dialer_, http_, random_);
+    if (!relay_checks_->run(derp_map_, plain_control(), done)) done(R"({"Relays":[],"CaptivePortal":null})");
+}
+
+std::string LocalBackend::port_mapping_json() {
+    const PortMapping::State s = port_mapping_ ? port_mapping_->state() : PortMapping::State{};
+    api::JsonText out;
+    out.open_object().field("Endpoint", s.endpoint ? s.endpoint->str() : "").field("Protocol", s.protocol);
+    std::vector<std::string> notes;
+    for (const portmap::Note& n : s.notes) notes.push_back(n.text);
+    out.list("Notes", notes, api::JsonText::Empty::kArray).close_object();
+    return out.take();
+}
+
 std::optional<Result<localapi::Reply>> LocalBackend::debug_action(std::string_view action) {
     localapi::Reply ok;
     ok.body = "{}";
     if (action == "restun") {
         if (engine_) engine_->restun();
+        if (port_mapping_) port_mapping_->look_again();
     } else if (action == "rebind") {
         if (engine_) engine_->rebind();
     } else if (action == "break-derp-conns") {

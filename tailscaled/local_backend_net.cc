@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "base/json.h"
 #include "base/log.h"
@@ -54,6 +55,8 @@ void LocalBackend::on_net_event(const platform::NetEvent& event) {
     } else {
         engine_->restun();
     }
+    apply_port_mapping();
+    if (port_mapping_) port_mapping_->look_again();
     if (applied_) apply_map(nullptr);
 }
 
@@ -61,6 +64,27 @@ void LocalBackend::apply_local_addrs() {
     if (!engine_) return;
     engine_->set_local_addrs(platform::local_endpoint_addrs(net_, options_.tun_name), net_.have_v4(options_.tun_name),
                              net_.have_v6(options_.tun_name));
+}
+
+/// A port of the router is ours while we are up, and as long as the way out is an IPv4 gateway.
+void LocalBackend::apply_port_mapping() {
+    if (!port_mapping_ || !engine_) return;
+    const auto gateway = std::find_if(net_.gateways.begin(), net_.gateways.end(), [](const Addr& a) { return a.is_v4(); });
+    const char* no_upnp = std::getenv("TS_DISABLE_UPNP");
+    const bool upnp = (no_upnp == nullptr || *no_upnp == '\0') && !(map_ && map_->has_cap("debug-disable-upnp"));
+    port_mapping_->set(applied_ && gateway != net_.gateways.end() ? *gateway : Addr(), engine_->port_v4(), upnp);
+}
+
+void LocalBackend::on_port_mapping() {
+    const PortMapping::State& s = port_mapping_->state();
+    engine_->set_port_mapping(s.endpoint, s.upnp, s.pmp, s.pcp);
+    publish_health();
+    if (!net_info_) return;
+    net_info_->have_port_map = s.endpoint.has_value();
+    net_info_->upnp = s.upnp;
+    net_info_->pmp = s.pmp;
+    net_info_->pcp = s.pcp;
+    send_update();
 }
 
 void LocalBackend::queue_peers(PeerSlice slice) {
@@ -89,7 +113,10 @@ void LocalBackend::apply_map(const netmap::PeerChanges* changes) {
     applied_ = true;
     next_expiry_ = map_->next_expiry(wall);
     PeerPlan plan = plan_peers(*map_, changes, ids_, wall);
-    if (first) engine_->set_running(true);
+    if (first) {
+        engine_->set_running(true);
+        apply_port_mapping();
+    }
     if (!greeted_ && !map_->peers.empty()) {
         // Peers that still hold sessions with the process before this one would send into a void for up to 15 s.
         greeted_ = true;
@@ -148,6 +175,7 @@ void LocalBackend::take_down() {
         return;
     }
     applied_ = false;
+    apply_port_mapping();
     if (dns_) dns_->take_down();
     any_session_ = false;
     starting_since_ = {};
@@ -204,10 +232,13 @@ void LocalBackend::on_netcheck(const netcheck::Report& report) {
     info.upnp = report.upnp;
     info.pmp = report.pmp;
     info.pcp = report.pcp;
+    info.have_port_map = port_mapping_ && port_mapping_->state().endpoint;
+    if (port_mapping_) port_mapping_->set_seen(report.global_v4.addr);
     info.preferred_derp = home_derp_ != 0 ? home_derp_ : report.preferred_derp;
     for (const auto& [region, latency] : report.region_v4_latency) info.derp_latency[fmt::format("{}-v4", region)] = latency.seconds();
     for (const auto& [region, latency] : report.region_v6_latency) info.derp_latency[fmt::format("{}-v6", region)] = latency.seconds();
     info.firewall_mode = router_ ? router_->firewall_mode() : "";
+    if (report.udp && std::exchange(captive_portal_, std::nullopt)) publish_health();
     const bool changed = !net_info_ || !net_info_->basically_equal(info);
     net_info_ = std::move(info);
     if (!map_started_ && logged_in_)
@@ -278,6 +309,13 @@ void LocalBackend::on_names_wanted(const std::vector<std::string>& hosts) {
 
 void LocalBackend::on_https_wanted(const std::vector<int>& regions) {
     for (const int region : regions) measure_https(region);
+    if (captive_probe_ || !derp_map_) return;
+    captive_probe_ = std::make_unique<CaptivePortalProbe>(loop_, http_, *derp_map_, [this](std::optional<bool> found) {
+        captive_portal_ = found;
+        engine_->give_captive_portal(found);
+        publish_health();
+        loop_.post([old = std::shared_ptr<CaptivePortalProbe>(std::move(captive_probe_))] {});
+    });
 }
 
 void LocalBackend::measure_https(int region) {

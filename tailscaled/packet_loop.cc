@@ -90,7 +90,7 @@ Result<PacketLoop::Parts> PacketLoop::open(const Engine::Options& options) {
     udp.port = (*v4)->local_port();
     auto v6 = platform::UdpSocket::open(udp);
     if (!v6) log::info("no IPv6 socket: {}", v6.error().message());
-    return Parts{std::move(*tun), std::move(*v4), v6 ? std::move(*v6) : nullptr, options.mtu};
+    return Parts{std::move(*tun), std::move(*v4), v6 ? std::move(*v6) : nullptr, options.mtu, options.static_endpoints};
 }
 
 PacketLoop::PacketLoop(platform::Loop& loop, Parts parts, Engine::Thread& shared)
@@ -107,6 +107,7 @@ PacketLoop::PacketLoop(platform::Loop& loop, Parts parts, Engine::Thread& shared
     read_wall_clock();
     v4_->attach(loop_, *this);
     if (v6_) v6_->attach(loop_, *this);
+    plane_.sock().set_static_endpoints(std::move(parts.static_endpoints), loop_.now());
     tun_poll_.set_interest(true, false);
     sweep_.set_after(seconds(15));
 }
@@ -202,6 +203,13 @@ void PacketLoop::give_https_latency(int region, bool ok, Duration latency, Addr:
         plane_.sock().https_latency(region, latency, family, loop_.now());
     else
         plane_.sock().https_failed(region, loop_.now());
+    finish_turn();
+}
+
+void PacketLoop::set_port_mapping(const std::optional<Endpoint>& endpoint, std::optional<bool> upnp, std::optional<bool> pmp,
+                                  std::optional<bool> pcp) {
+    plane_.sock().set_portmap_services(upnp, pmp, pcp);
+    plane_.sock().set_portmapped(endpoint, loop_.now());
     finish_turn();
 }
 

@@ -25,6 +25,7 @@ class PacketLoop final : private dataplane::Kernel, private dataplane::Events, p
         platform::TunDevice tun;
         std::unique_ptr<platform::UdpSocket> v4, v6;
         size_t mtu = 1280;
+        std::vector<Endpoint> static_endpoints;
     };
     /// TUN first: it is what fails for people without rights.
     [[nodiscard]] static Result<Parts> open(const Engine::Options& options);
@@ -43,6 +44,8 @@ class PacketLoop final : private dataplane::Kernel, private dataplane::Events, p
     void close_derp();
     void give_names(const std::string& host, const std::vector<Addr>& addrs);
     void give_https_latency(int region, bool ok, Duration latency, Addr::Family family);
+    void set_port_mapping(const std::optional<Endpoint>& endpoint, std::optional<bool> upnp, std::optional<bool> pmp, std::optional<bool> pcp);
+    void give_captive_portal(std::optional<bool> found) { plane_.sock().set_captive_portal(found); }
     void restun();
     void rebind();
     void ping(uint64_t id, PeerId peer, size_t size);

@@ -34,7 +34,7 @@ def room_of(path):
         return "cli"
     if p[0] == "derper":
         return "derper_lib"
-    return p[0] if p[0] in {"base", "wg", "netstack", "platform"} else None
+    return p[0] if p[0] in {"base", "wg", "netstack", "platform", "relaycheck"} else None
 
 
 def main():

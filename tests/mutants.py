@@ -220,6 +220,15 @@ MUTANTS = [
     Mutant("plan: subnets are used unasked", "tailscaled/network_plan.cc",
            "p.is_default() ? is_exit_node : prefs.route_all", "!p.is_default() || is_exit_node",
            "daemon_test", "HostileControl.SubnetsNeedAcceptRoutesEvenIfTheyAreSingleAddresses"),
+    Mutant("port mapping: an answer with any nonce is taken", "magicsock/portmap/mapper.cc", "answer->map->nonce == nonce_ && ", "", "portmap_test",
+           "Mapper.APcpAnswerWithAnotherNonceIsNotOurs"),
+    Mutant("port mapping: anybody may speak for the router", "magicsock/portmap/mapper.cc",
+           "if (from == Endpoint{network_.gateway, kPxpPort}) handle_pxp(datagram, now);", "handle_pxp(datagram, now);", "portmap_test",
+           "Mapper.AnswersOfOthersChangeNothing"),
+    Mutant("port mapping: the port stays open at exit", "magicsock/portmap/mapper.cc", "    if (mapping_) take_back(*mapping_);\n", "", "portmap_test",
+           "Mapper.TheMappingIsTakenBackAtTheEndAndWhenTheNetworkMoves"),
+    Mutant("port mapping: it is never renewed", "magicsock/portmap/mapper.cc", "if (mapping_ && now >= mapping_->renew_at) return renew(now);", "",
+           "portmap_test", "Mapper.TheMappingIsRenewedAtHalfTimeWithTheSamePort"),
 ]
 
 

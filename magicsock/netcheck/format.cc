@@ -5,8 +5,6 @@
 
 #include <algorithm>
 
-#include "base/json.h"
-
 namespace mesh::netcheck {
 namespace {
 
@@ -34,7 +32,7 @@ Json counters(const std::map<Endpoint, int>& map) {
     return j;
 }
 
-Json to_json(const Report& r) {
+Json to_json(const Report& r, const Json& extra) {
     Json j = Json::object();
     j["Now"] = json::time_text(r.now);
     j["UDP"] = r.udp;
@@ -57,6 +55,9 @@ Json to_json(const Report& r) {
     j["GlobalV4"] = endpoint_text(r.global_v4);
     j["GlobalV6"] = endpoint_text(r.global_v6);
     j["CaptivePortal"] = tri(r.captive_portal);
+    if (extra.is_object())
+        for (const auto& [key, value] : extra.items())
+            if (!j.contains(key)) j[key] = value;
     return j;
 }
 
@@ -123,8 +124,8 @@ std::string duration_text(Duration d) {
     return negative ? "-" + out : out;
 }
 
-std::string format_json(const Report& report) { return json::dump(to_json(report), "\t"); }
-std::string format_json_line(const Report& report) { return json::dump(to_json(report)); }
+std::string format_json(const Report& report, const Json& extra) { return json::dump(to_json(report, extra), "\t"); }
+std::string format_json_line(const Report& report, const Json& extra) { return json::dump(to_json(report, extra)); }
 
 std::string format_text(const Report& r, const derp::DerpMap& map, bool verbose, Duration utc_offset) {
     std::string out = "\nReport:\n";

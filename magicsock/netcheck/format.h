@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "base/json.h"
 #include "base/time.h"
 #include "magicsock/derp/derp_map.h"
 #include "magicsock/netcheck/netcheck.h"
@@ -13,9 +14,10 @@ namespace mesh::netcheck {
 /// Starts with an empty line; ends with a newline. `utc_offset`: of local time, for the Time line.
 [[nodiscard]] std::string format_text(const Report& report, const derp::DerpMap& map, bool verbose = false,
                                       Duration utc_offset = {});
-/// Tab-indented (`--format=json`) or one line (`json-line`); no newline at the end.
-[[nodiscard]] std::string format_json(const Report& report);
-[[nodiscard]] std::string format_json_line(const Report& report);
+/// Tab-indented (`--format=json`) or one line (`json-line`); no newline at the end. `extra`: an object whose keys follow the
+/// report's own; null: none.
+[[nodiscard]] std::string format_json(const Report& report, const Json& extra = nullptr);
+[[nodiscard]] std::string format_json_line(const Report& report, const Json& extra = nullptr);
 /// As Go prints a duration: "800µs", "1.2ms", "12.3s", "0s".
 [[nodiscard]] std::string duration_text(Duration d);
 

@@ -102,7 +102,8 @@ NetChange judge_change(const NetState& before, const NetState& now, std::string_
         std::erase_if(v, [&](const NetInterface& i) { return i.link.name == own_tun; });
         return v;
     };
-    return others(before) == others(now) ? NetChange::kNone : NetChange::kMinor;
+    // Another gateway is another NAT, also by the same interface.
+    return others(before) == others(now) && before.gateways == now.gateways ? NetChange::kNone : NetChange::kMinor;
 }
 
 std::vector<Addr> local_endpoint_addrs(const NetState& state, std::string_view own_tun) {

@@ -40,7 +40,7 @@ struct NetState {
                                                        const std::vector<std::pair<int, Prefix>>& routes);
 
 /// kMajor: sockets should be bound anew (default route's interface, addresses or state of an interesting interface, or
-/// the families changed, and the default interface is usable). kMinor: measure again.
+/// the families changed, and the default interface is usable). kMinor: measure again (another gateway, for one).
 enum class NetChange : uint8_t { kNone, kMinor, kMajor };
 [[nodiscard]] NetChange judge_change(const NetState& before, const NetState& now, std::string_view own_tun);
 

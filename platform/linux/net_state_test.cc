@@ -58,6 +58,12 @@ TEST(NetState, LosingTheDefaultRouteIsMinorUntilThereIsAUsableOne) {
     EXPECT_EQ(judge_change(now, laptop(), "tailscale0"), NetChange::kMajor);
 }
 
+TEST(NetState, AnotherGatewayByTheSameInterfaceIsMinor) {
+    NetState now = laptop();
+    now.gateways = {Addr::v4(192, 168, 1, 254)};
+    EXPECT_EQ(judge_change(laptop(), now, "tailscale0"), NetChange::kMinor);
+}
+
 TEST(NetState, AnInterfaceWithoutAddressesIsMinor) {
     NetState now = laptop();
     now.interfaces.push_back(interface(12, "veth12", {"fe80::5/64"}));

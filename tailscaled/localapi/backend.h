@@ -68,6 +68,11 @@ class Backend {
     virtual std::string drops_json() = 0;
     /// Compact JSON array, one object per peer: what `tailscale debug paths` prints.
     virtual std::string paths_json() = 0;
+    /// Compact JSON object: the port that the router forwards to us, and what stands in the way.
+    virtual std::string port_mapping_json() = 0;
+    /// Tries every relay of the map; JSON, see daemon::RelayChecks. `done` may come at once.
+    using RelaysDone = std::function<void(const std::string& json)>;
+    virtual void check_relays(RelaysDone done) = 0;
     /// "" = fine; else the warning people read.
     virtual std::string ip_forwarding_warning() = 0;
     virtual std::string udp_gro_forwarding_warning() = 0;

@@ -50,6 +50,8 @@ class FakeBackend : public Backend {
     std::string user_metrics() override { return "# TYPE x gauge\n# HELP x Test.\nx 1\n"; }
     std::string drops_json() override { return R"({"no_route":3})"; }
     std::string paths_json() override { return "[]"; }
+    void check_relays(RelaysDone done) override { done(R"({"Relays":[],"CaptivePortal":null})"); }
+    std::string port_mapping_json() override { return R"({"Endpoint":"","Protocol":"","Notes":[]})"; }
     std::string ip_forwarding_warning() override { return ""; }
     std::string udp_gro_forwarding_warning() override { return ""; }
     bool uses_so_mark() override { return true; }
