@@ -24,6 +24,7 @@ int main(int argc, char** argv) {
     CLI::App app{"A small control server for labs. State is in memory and gone with the program."};
     std::string listen = "127.0.0.1:8080", prefix = "100.64.0.0/10", v6 = "fd7a:115c:a1e0::/48", derp_map, dns, cert, key;
     int64_t keepalive = 50, offline_delay = 10;
+    int crowd = 0, stir = 0;
     bool no_magic_dns = false, no_early = false, no_zstd = false;
     lab::ControlServer::Options options;
     lab::RegistryOptions& r = options.registry;
@@ -45,6 +46,8 @@ int main(int argc, char** argv) {
     app.add_flag("--no-zstd", no_zstd, "never compress");
     app.add_option("--tls-cert", cert, "PEM file: serve https");
     app.add_option("--tls-key", key, "PEM file");
+    app.add_option("--crowd", crowd, "so many made-up peers for every node")->check(CLI::Range(0, 100'000));
+    app.add_option("--stir", stir, "milliseconds between two of the crowd that come or go; 0 = never")->check(CLI::Range(0, 60'000));
     CLI11_PARSE(app, argc, argv);
 
     crypto::init();
@@ -91,6 +94,16 @@ int main(int argc, char** argv) {
     platform::Signal interrupt(loop, SIGINT, [&] { loop.stop(); });
     auto server = lab::ControlServer::start(loop, random, std::move(options));
     if (!server) return fatal(server.error().message());
+    lab::Registry& registry = (*server)->registry();
+    registry.add_crowd(crowd, loop.wall());
+    lab::NodeId next = 1;
+    platform::Timer stirrer(loop, [&] {
+        registry.set_online(next, !registry.nodes().at(next).online, loop.wall());
+        (*server)->deliver();
+        next = next % crowd + 1;
+        stirrer.set_after(milliseconds(stir));
+    });
+    if (crowd > 0 && stir > 0) stirrer.set_after(milliseconds(stir));
     log::info("control server at {}", (*server)->base_url());
     loop.run();
     return 0;

@@ -180,6 +180,27 @@ LabNode& Registry::admit(const MachinePublic& machine, const NodePublic& key, co
     return *n;
 }
 
+void Registry::add_crowd(int count, WallTime now) {
+    for (int i = 0; i < count; ++i) {
+        LabNode n;
+        n.v4 = allocate(options_.v4);
+        if (options_.v6) n.v6 = allocate(*options_.v6);
+        n.id = next_id_++;
+        n.machine = MachinePrivate::generate(random_).public_key();
+        n.key = NodePrivate::generate(random_).public_key();
+        n.disco = DiscoPrivate::generate(random_).public_key();
+        n.name = fmt::format("crowd-{}", n.id);
+        n.hostinfo["OS"] = "linux";
+        n.hostinfo["Hostname"] = n.name;
+        n.endpoints = {fmt::format("198.18.{}.{}:41641", n.id / 256 % 256, n.id % 256), fmt::format("192.168.1.{}:41641", n.id % 256)};
+        n.home_derp = 1;
+        n.online = i % 2 == 0;
+        n.made_up = true;
+        n.created = n.last_seen = now;
+        nodes_.emplace(n.id, std::move(n));
+    }
+}
+
 Addr Registry::allocate(const Prefix& p) const {
     // The first host address on, in the order of arrival; enough for any lab.
     const auto offset = static_cast<uint32_t>(nodes_.empty() ? 1 : nodes_.rbegin()->first + 1);
@@ -452,7 +473,7 @@ Json Registry::first_map(NodeId id, WallTime now) const {
 void Registry::tell_others(const LabNode& about, Json message, WallTime now) {
     message["ControlTime"] = json::time_text(now);
     for (const auto& [id, n] : nodes_)
-        if (id != about.id) messages_.emplace_back(id, message);
+        if (id != about.id && !n.made_up) messages_.emplace_back(id, message);
 }
 
 void Registry::tell_changed(const LabNode& n, WallTime now) {

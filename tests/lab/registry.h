@@ -48,6 +48,7 @@ struct LabNode {
     bool ephemeral = false;
     bool expired = false;
     bool online = false;
+    bool made_up = false;  ///< of a crowd: nobody polls for it
     WallTime created, last_seen, key_expiry;
 };
 
@@ -84,6 +85,8 @@ class Registry {
     [[nodiscard]] bool login_pending(const std::string& id) const;
     bool set_routes(NodeId node, const std::set<Prefix>& routes, WallTime now);
     void set_derp_map(Json map);
+    /// `count` nodes that never existed, as peers for those that do: every second one is online. Before anybody joins.
+    void add_crowd(int count, WallTime now);
     bool expire(NodeId node, WallTime now);
     bool remove(NodeId node, WallTime now);
     [[nodiscard]] Json nodes_json() const;
