@@ -199,6 +199,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     bool applied_ = false;        ///< packet loop and router run by map_
     std::vector<std::string> route_notes_;
     WallTime next_expiry_;        ///< when the next key of a peer expires; zero: none
+    bool peers_offer_routes_ = false;  ///< as of the last map that changed any
 
     std::optional<control::NetInfo> net_info_;
     std::vector<magicsock::LocalEndpoint> endpoints_;

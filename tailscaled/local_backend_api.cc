@@ -188,16 +188,7 @@ std::vector<std::string> LocalBackend::health() const {
     if (engine_ && options_.wanted_port != 0 && engine_->port_v4() != options_.wanted_port)
         out.push_back(fmt::format("UDP port {} is taken by another program; using port {}.", options_.wanted_port, engine_->port_v4()));
     if (map_) {
-        if (!p.route_all)
-            for (const auto& n : map_->peers) {
-                const auto routes = n->routes();
-                if (std::any_of(routes.begin(), routes.end(), [](const Prefix& r) {
-                        return !r.is_default() && !(r.is_single() && is_tailscale_range(r.addr));
-                    })) {
-                    out.emplace_back("Some peers are advertising routes but --accept-routes is false");
-                    break;
-                }
-            }
+        if (!p.route_all && peers_offer_routes_) out.emplace_back("Some peers are advertising routes but --accept-routes is false");
         if (!p.subnet_routes().empty() && platform::check_forwarding(forwarded(p.subnet_routes()), platform::this_host()).broken)
             out.emplace_back("Subnet routing is enabled, but IP forwarding is disabled. Check that IP forwarding is enabled on your machine.");
         out.insert(out.end(), map_->health.begin(), map_->health.end());

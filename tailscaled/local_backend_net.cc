@@ -111,11 +111,14 @@ void LocalBackend::apply_map(const netmap::PeerChanges* changes) {
     const WallTime wall = loop_.wall();
     const bool first = !applied_;
     applied_ = true;
-    next_expiry_ = map_->next_expiry(wall);
     PeerPlan plan = plan_peers(*map_, changes, ids_, wall);
+    // A walk over thousands of peers, so not for each that comes or goes.
+    if (plan.policy || changes->other) next_expiry_ = map_->next_expiry(wall);
+    if (plan.policy) peers_offer_routes_ = offer_routes(*map_);
     if (first) {
         engine_->set_running(true);
         apply_port_mapping();
+        heap_timer_.set_after(kHeapRest);
     }
     if (!greeted_ && !map_->peers.empty()) {
         // Peers that still hold sessions with the process before this one would send into a void for up to 15 s.

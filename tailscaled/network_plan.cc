@@ -184,6 +184,15 @@ PeerPlan plan_peers(const NetMap& map, const netmap::PeerChanges* changes, PeerI
     return plan;
 }
 
+bool offer_routes(const NetMap& map) {
+    const auto offered = [](const netmap::NodePtr& n) {
+        return std::any_of(n->allowed_ips.begin(), n->allowed_ips.end(), [&](const Prefix& p) {
+            return !p.is_default() && !(p.is_single() && is_tailscale_range(p.addr)) && !is_own_address(*n, p);
+        });
+    };
+    return std::any_of(map.peers.begin(), map.peers.end(), offered);
+}
+
 std::vector<PeerId> peers_to_greet(const NetMap& map, const PeerIds& ids) {
     std::vector<PeerId> out;
     for (const auto& n : map.peers) {

@@ -59,6 +59,9 @@ struct PeerPlan {
 /// send into a void for up to 15 s. At most 16.
 [[nodiscard]] std::vector<PeerId> peers_to_greet(const netmap::NetMap& map, const PeerIds& ids);
 
+/// Does any peer offer a network of its own (exit routes and single addresses of the tailnet do not count)?
+[[nodiscard]] bool offer_routes(const netmap::NetMap& map);
+
 /// Networks that this host reaches without a router: those of its interfaces but `tun`, and gateways outside of them.
 [[nodiscard]] std::vector<Prefix> connected_networks(const platform::NetState& net, const std::string& tun);
 

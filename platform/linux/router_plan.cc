@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <set>
+#include <tuple>
 
 namespace mesh::platform {
 namespace {
@@ -228,10 +229,21 @@ std::string nft_transaction(const NftHost& have, const WantedState& wanted, cons
     return out;
 }
 
-bool same_route(const IpRoute& a, const IpRoute& b) { return a.dst == b.dst && a.type == b.type && a.oif == b.oif; }
-bool has_route(const std::vector<IpRoute>& routes, const IpRoute& r) {
-    return std::any_of(routes.begin(), routes.end(), [&](const IpRoute& x) { return same_route(x, r); });
-}
+/// Routes by what makes two of them the same for us; tailnets have thousands.
+class RouteSet {
+   public:
+    explicit RouteSet(const std::vector<IpRoute>& routes) {
+        keys_.reserve(routes.size());
+        for (const IpRoute& r : routes) keys_.push_back(key(r));
+        std::sort(keys_.begin(), keys_.end());
+    }
+    [[nodiscard]] bool has(const IpRoute& r) const { return std::binary_search(keys_.begin(), keys_.end(), key(r)); }
+
+   private:
+    using Key = std::tuple<Prefix, IpRoute::Type, int>;
+    static Key key(const IpRoute& r) { return {r.dst, r.type, r.oif}; }
+    std::vector<Key> keys_;
+};
 
 }  // namespace
 
@@ -430,19 +442,19 @@ std::vector<Operation> plan(const HostState& host, const WantedState& wanted, co
     for (const Prefix& p : wanted.addrs)
         if (!contains(host.addrs, p)) out.push_back(address_op(Kind::kAddAddress, p));
 
+    const RouteSet have(host.routes), want(wanted.routes);
+    std::vector<Prefix> taken;  // a destination that somebody else routes stays with them
+    for (const IpRoute& r : host.routes)
+        if ((r.oif != host.tun_index || host.tun_index == 0) && (r.type != IpRoute::Type::kThrow || wanted.foreign)) taken.push_back(r.dst);
+    std::sort(taken.begin(), taken.end());
     for (const IpRoute& r : host.routes) {
         const bool through_us = host.tun_index != 0 && r.oif == host.tun_index;
         const bool our_throw = r.type == IpRoute::Type::kThrow && !wanted.foreign;
-        if ((through_us || our_throw) && !has_route(wanted.routes, r)) out.push_back(route_op(Kind::kDeleteRoute, r));
+        if ((through_us || our_throw) && !want.has(r)) out.push_back(route_op(Kind::kDeleteRoute, r));
     }
     for (const IpRoute& r : wanted.routes) {
-        if (has_route(host.routes, r) || (r.type == IpRoute::Type::kUnicast && host.tun_index == 0)) continue;
-        // A destination that somebody else routes stays with them.
-        const bool taken = std::any_of(host.routes.begin(), host.routes.end(), [&](const IpRoute& x) {
-            return x.dst == r.dst && (x.oif != host.tun_index || host.tun_index == 0) &&
-                   (x.type != IpRoute::Type::kThrow || wanted.foreign);
-        });
-        if (!taken) out.push_back(route_op(Kind::kAddRoute, r));
+        if (have.has(r) || (r.type == IpRoute::Type::kUnicast && host.tun_index == 0)) continue;
+        if (!std::binary_search(taken.begin(), taken.end(), r.dst)) out.push_back(route_op(Kind::kAddRoute, r));
     }
 
     for (const Prefix& p : host.addrs)
