@@ -148,7 +148,7 @@ int debug_watch(const Cli& cli, const Args& args) {
     for (int64_t n = 0; count == 0 || n < count; ++n) {
         const auto line = bus->next({});
         if (!line) return cli.fail(line.error());
-        print_out(api::indent_json(api::compact_json(*line), "\t") + "\n");
+        print_out(api::indent_json(*line, "\t") + "\n");
     }
     return 0;
 }

@@ -79,7 +79,7 @@ int print_whois(const Cli& cli, const std::string& body, bool as_json) {
     const auto who = api::parse_whois(body);
     if (!who) return cli.fail(who.error().message());
     if (as_json)
-        print_out(api::indent_json(api::compact_json(body), "  ") + "\n");
+        print_out(api::indent_json(body, "  ") + "\n");
     else
         print_out(whois_text(*who));
     return 0;
@@ -146,7 +146,7 @@ int run_status(const Cli& cli, const Args& words) {
     if (as_json && !options.active) {  // the daemon's own words: nothing to read and write again
         const auto body = client.call("GET", options.peers ? "status" : "status?peers=false");
         if (!body) return cli.fail_explained(body.error());
-        print_out(api::indent_json(api::compact_json(*body), "  "));
+        print_out(api::indent_json(*body, "  "));
         return 0;
     }
     auto status = client.status(options.peers);

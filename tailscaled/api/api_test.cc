@@ -49,6 +49,8 @@ TEST(JsonText, IndentAndCompactAreInverse) {
     const std::string c = R"({"a":[],"b":{},"c":[1,{"d":"x, {y}: \" "}],"e":null})";
     EXPECT_EQ(compact_json(indent_json(c, "\t")), c);
     EXPECT_EQ(indent_json(R"({"a":[1]})", "  "), "{\n  \"a\": [\n    1\n  ]\n}");
+    EXPECT_EQ(indent_json(indent_json(c, "\t") + "\n", "  "), indent_json(c, "  ")) << "whatever the input's own white space is";
+    for (const char* broken : {"\"", "\"\\", "]", "{", "[ ", "}}}{", ":,"}) EXPECT_EQ(compact_json(indent_json(broken, "\t")), compact_json(broken));
 }
 
 TEST(Status, ParsedAndWrittenAgainEqualsTheRecordedSample) {

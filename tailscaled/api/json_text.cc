@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 
@@ -13,11 +14,13 @@ namespace mesh::api {
 namespace {
 
 /// Printable ASCII without characters that Go escapes: the usual case, copied as it is.
+constexpr auto kPlain = [] {
+    std::array<bool, 256> out{};
+    for (size_t u = 0x20; u < 0x7f; ++u) out[u] = u != '"' && u != '\\' && u != '<' && u != '>' && u != '&';
+    return out;
+}();
 bool is_plain(std::string_view s) {
-    return std::all_of(s.begin(), s.end(), [](char c) {
-        const auto u = static_cast<unsigned char>(c);
-        return u >= 0x20 && u < 0x7f && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&';
-    });
+    return std::all_of(s.begin(), s.end(), [](char c) { return kPlain[static_cast<unsigned char>(c)]; });
 }
 
 }  // namespace
@@ -139,71 +142,84 @@ JsonText& JsonText::list(std::string_view name, const std::vector<Endpoint>& val
     return list_of(name, values, empty);
 }
 
+namespace {
+
+constexpr bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+
+/// Behind the token at `at`, which is a string, a number or a word; texts without an end end with the text.
+size_t end_of_token(std::string_view s, size_t at) {
+    size_t i = at;
+    if (s[i] == '"') {
+        for (++i; i < s.size() && s[i] != '"'; ++i)
+            if (s[i] == '\\') ++i;
+        return std::min(i + 1, s.size());
+    }
+    constexpr std::string_view kEnds = "\"{}[],: \t\n\r";
+    while (i < s.size() && kEnds.find(s[i]) == std::string_view::npos) ++i;
+    return i;
+}
+
+}  // namespace
+
 std::string compact_json(std::string_view json) {
     std::string out;
     out.reserve(json.size());
-    bool in_string = false;
-    for (size_t i = 0; i < json.size(); ++i) {
-        const char c = json[i];
-        if (!in_string && (c == ' ' || c == '\t' || c == '\n' || c == '\r')) continue;
-        out += c;
-        if (in_string && c == '\\' && i + 1 < json.size())
-            out += json[++i];
-        else if (c == '"')
-            in_string = !in_string;
+    for (size_t i = 0; i < json.size();) {
+        if (is_space(json[i])) {
+            ++i;
+            continue;
+        }
+        const size_t end = std::max(end_of_token(json, i), i + 1);  // a bracket or sign is a token of one
+        out += json.substr(i, end - i);
+        i = end;
     }
     return out;
 }
 
-std::string indent_json(std::string_view compact, std::string_view indent) {
+std::string indent_json(std::string_view json, std::string_view indent) {
     std::string out;
-    out.reserve(compact.size() * 2);
-    size_t depth = 0;
-    bool in_string = false;
-    const auto newline = [&] {
-        out += '\n';
-        for (size_t i = 0; i < depth; ++i) out += indent;
+    out.reserve(json.size() + json.size() / 2);
+    std::string line = "\n";  // with the indentation that is due
+    const auto skip_spaces = [&](size_t i) {
+        while (i < json.size() && is_space(json[i])) ++i;
+        return i;
     };
-    for (size_t i = 0; i < compact.size(); ++i) {
-        const char c = compact[i];
-        if (in_string) {
-            out += c;
-            if (c == '\\' && i + 1 < compact.size())
-                out += compact[++i];
-            else if (c == '"')
-                in_string = false;
-            continue;
-        }
+    for (size_t i = skip_spaces(0); i < json.size(); i = skip_spaces(i)) {
+        const char c = json[i];
         switch (c) {
-            case '"':
-                in_string = true;
-                out += c;
-                break;
             case '{':
-            case '[':
+            case '[': {
                 out += c;
-                if (i + 1 < compact.size() && (compact[i + 1] == '}' || compact[i + 1] == ']')) {
-                    out += compact[++i];
-                    break;
+                i = skip_spaces(i + 1);
+                if (i < json.size() && (json[i] == '}' || json[i] == ']')) {
+                    out += json[i++];
+                } else {
+                    line += indent;
+                    out += line;
                 }
-                ++depth;
-                newline();
                 break;
+            }
             case '}':
             case ']':
-                if (depth > 0) --depth;
-                newline();
+                if (line.size() > 1) line.resize(line.size() - indent.size());
+                out += line;
                 out += c;
+                ++i;
                 break;
             case ',':
                 out += c;
-                newline();
+                out += line;
+                ++i;
                 break;
             case ':':
                 out += ": ";
+                ++i;
                 break;
-            default:
-                out += c;
+            default: {
+                const size_t end = end_of_token(json, i);
+                out += json.substr(i, end - i);
+                i = end;
+            }
         }
     }
     return out;

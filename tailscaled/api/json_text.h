@@ -61,8 +61,8 @@ class JsonText {
 
 /// White space between tokens removed, everything else as it is. The inverse of indent_json().
 [[nodiscard]] std::string compact_json(std::string_view json);
-/// Compact JSON → one key or element per line, `indent` per level, ": " after keys, "{}" and "[]" closed up.
-/// The input must be valid JSON without white space between tokens.
-[[nodiscard]] std::string indent_json(std::string_view compact, std::string_view indent);
+/// JSON → one key or element per line, `indent` per level, ": " after keys, "{}" and "[]" closed up. White space between the
+/// tokens of the input does not count.
+[[nodiscard]] std::string indent_json(std::string_view json, std::string_view indent);
 
 }  // namespace mesh::api
