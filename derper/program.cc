@@ -3,7 +3,6 @@
 
 #include <dirent.h>
 #include <fmt/format.h>
-#include <malloc.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -376,7 +375,7 @@ class Program {
         const size_t now = server_->connections(), peak = server_->take_peak_connections();
         if (std::max(peak, trimmed_at_) - std::min(now, trimmed_at_) < kCrowd) return;
         trimmed_at_ = now;
-        ::malloc_trim(0);
+        platform::give_memory_back();
     }
 
     void announce() {

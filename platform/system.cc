@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "platform/system.h"
 
+#include <malloc.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -98,6 +99,8 @@ Status forbid_core_dumps() {
     if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return fail_errno("forbid core dumps", errno);
     return {};
 }
+
+void give_memory_back() { ::malloc_trim(0); }
 
 void blank_argv(int argc, char** argv, int index) {
     if (index < 0 || index >= argc || argv[index] == nullptr) return;

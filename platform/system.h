@@ -28,6 +28,8 @@ struct OsInfo {
 [[nodiscard]] bool is_root();
 /// No core dumps, not readable by other processes of the same user (PR_SET_DUMPABLE 0, RLIMIT_CORE 0).
 Status forbid_core_dumps();
+/// After a burst (a large map, a crowd of clients): gives free pages of the heap back to the kernel. Some milliseconds.
+void give_memory_back();
 /// Overwrites argv[index] in place so that `ps` no longer shows it (an auth key). In "--flag=value" only the value.
 void blank_argv(int argc, char** argv, int index);
 /// "READY=1", "STATUS=…" to systemd. Does nothing without NOTIFY_SOCKET. False if it is set but could not be told.

@@ -223,6 +223,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     platform::Timer housekeeping_;
     platform::RepairLimit repair_limit_;
     platform::Timer repair_timer_;     ///< the router looks at the host again
+    platform::Timer heap_timer_;       ///< what a first map needed for a moment goes back to the kernel
     bool shut_down_ = false;
 };
 
