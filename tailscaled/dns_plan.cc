@@ -180,4 +180,18 @@ DnsPlan make_dns_plan(const NetMap& map, const api::Prefs& prefs, const netmap::
     return out;
 }
 
+dns::Routes routes_for_peers(const DnsPlan& plan, const platform::ResolverConfig& base) {
+    dns::Routes out = plan.routes;
+    if (!out.all().contains("")) out.set("", host_upstreams(base));
+    return out;
+}
+
+bool refused_to_peers(const std::vector<std::string>& set, std::string_view name) {
+    return std::any_of(set.begin(), set.end(), [&](std::string_view entry) {
+        if (!entry.starts_with('.')) return dns::canonical(entry) == name;
+        const std::string suffix = dns::canonical(entry.substr(1));
+        return name != suffix && dns::is_inside(name, suffix);
+    });
+}
+
 }  // namespace mesh::daemon

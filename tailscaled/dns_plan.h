@@ -39,4 +39,11 @@ struct DnsPlan {
 /// then asked of it if it offers that, or of resolvers meant for use with exit nodes.
 [[nodiscard]] DnsPlan make_dns_plan(const netmap::NetMap& map, const api::Prefs& prefs, const netmap::NodePtr& exit_node, const DnsHost& host);
 
+/// Whom this node asks for peers that use it as exit node: as for itself, and where that says nothing, the host's own
+/// servers `base`.
+[[nodiscard]] dns::Routes routes_for_peers(const DnsPlan& plan, const platform::ResolverConfig& base);
+/// Is this canonical name one that exit nodes do not resolve for others? `set` as the control server writes it: a name, or
+/// ".suffix" for everything below.
+[[nodiscard]] bool refused_to_peers(const std::vector<std::string>& set, std::string_view name);
+
 }  // namespace mesh::daemon

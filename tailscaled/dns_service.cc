@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/log.h"
 #include "platform/linux/netlink.h"
@@ -11,9 +12,19 @@
 
 namespace mesh::daemon {
 
+namespace {
+constexpr Duration kShortWait = milliseconds(100);
+}  // namespace
+
 DnsService::DnsService(platform::Loop& loop, platform::Resolver& resolver, platform::Dialer& dialer, platform::HttpClient& http, Random& random,
                        Engine& engine, Options options)
-    : loop_(loop), resolver_(resolver), engine_(engine), options_(std::move(options)), forwarder_(loop, dialer, http, random) {
+    : loop_(loop),
+      resolver_(resolver),
+      engine_(engine),
+      options_(std::move(options)),
+      forwarder_(loop, dialer, http, random),
+      peers_forwarder_(loop, dialer, http, random),
+      patience_(loop, [this] { tell_waiters(); }) {
     auto tcp = DnsTcp::start(loop_, options_.tun_name, [this](ByteSpan query, DnsTcp::Reply reply) {
         answer(query, DnsForwarder::Client::kTcp, std::move(reply));
     });
@@ -30,46 +41,69 @@ DnsService::~DnsService() { take_down(); }
 void DnsService::apply(const Wanted& w) {
     names_ = make_names(*w.map);
     engine_.set_names(names_);
-    const auto plan_now = [&] {
-        return make_dns_plan(*w.map, *w.prefs, w.exit_node, {manager_ && manager_->can_split(), w.v6, host_config()});
-    };
-    DnsPlan plan = plan_now();
-    foreign_ = !manager_ && !plan.os.is_empty() && foreign_dns_owner(options_.tun_name);
-    if (!manager_ && !plan.os.is_empty() && !foreign_) {
-        // Who manages the host's resolver is found out only when it is to be changed.
+    const bool can_split = host_ && host_->state() && host_->state()->can_split;
+    DnsPlan plan = make_dns_plan(*w.map, *w.prefs, w.exit_node, {can_split, w.v6, host_config()});
+    foreign_ = !host_ && !plan.os.is_empty() && foreign_dns_owner(options_.tun_name);
+    if (!host_ && !plan.os.is_empty() && !foreign_) {
+        // Who manages the host's resolver is found out only when it is to be changed. The plan may be another one then.
         platform::DnsManagerOptions options;
         options.etc = options_.etc;
         options.tun_name = options_.tun_name;
         options.tun_index = engine_.tun_index();
-        options.on_change = options_.on_change;
-        manager_ = platform::open_dns_manager(loop_, std::move(options));
-        plan = plan_now();
+        const auto open = [options](platform::Loop& own_loop, std::function<void()> on_change) mutable {
+            options.on_change = std::move(on_change);
+            return platform::open_dns_manager(own_loop, std::move(options));
+        };
+        host_ = std::make_unique<platform::HostDns>(loop_, open, [this] { on_host_change(); });
     }
     notes_ = std::move(plan.notes);
+    peers_refused_ = w.map->dns->exit_node_filtered_set;
+    peers_forwarder_.set_routes(routes_for_peers(plan, host_config()), w.in_tunnel);
     forwarder_.set_routes(std::move(plan.routes), w.in_tunnel);
     set_host(plan.os);
 }
 
 void DnsService::set_host(const platform::OsDnsConfig& config) {
-    if (manager_ && (config != os_ || config.is_empty())) {
-        if (const Status s = manager_->set(config); !s) log::info("dns: {}", s.error().message());
+    if (host_ && host_->state() && config != os_) {
         os_ = config;
+        host_->set(config);
     }
     follow_host();
-    if (config.is_empty()) manager_.reset();
+}
+
+void DnsService::on_host_change() {
+    options_.on_change();  // what is wanted may be another thing now
+    if (!settled()) return;
+    if (os_.is_empty() && host_ && host_->state()->problems.empty()) host_.reset();  // it has its own resolver again
+    tell_waiters();
+}
+
+void DnsService::when_settled(std::function<void()> done) {
+    if (settled()) return done();
+    if (waiters_.empty()) patience_.set_after(kPatience);
+    waiters_.push_back(std::move(done));
+}
+
+void DnsService::tell_waiters() {
+    patience_.cancel();
+    for (const auto& done : std::exchange(waiters_, {})) done();
 }
 
 void DnsService::take_down() {
     names_.reset();
     engine_.set_names(nullptr);
     forwarder_.set_routes({}, nullptr);
+    peers_forwarder_.set_routes({}, nullptr);
+    peers_.reset();
     notes_.clear();
     foreign_ = false;
     set_host({});
+    // Names go where they went before us before the tunnel goes, unless somebody hangs.
+    if (host_) static_cast<void>(host_->wait(kShortWait));
 }
 
 void DnsService::look() {
-    if (manager_) manager_->look();
+    if (host_) host_->look();
     follow_host();
 }
 
@@ -82,7 +116,7 @@ void DnsService::follow_host() {
 }
 
 platform::ResolverConfig DnsService::host_config() const {
-    return manager_ ? manager_->base() : platform::system_resolver_config(options_.etc);
+    return host_ && host_->state() ? host_->state()->base : platform::system_resolver_config(options_.etc);
 }
 
 void DnsService::answer(ByteSpan query, DnsForwarder::Client client, DnsForwarder::Done done) {
@@ -93,6 +127,34 @@ void DnsService::answer(ByteSpan query, DnsForwarder::Client client, DnsForwarde
         case dns::Outcome::kAnswered: return done(std::move(reply));
         case dns::Outcome::kForward: return forwarder_.ask(query, client, std::move(done));
     }
+}
+
+uint16_t DnsService::serve_peers(const Addr& own, PeerApi::Allowed allowed) {
+    if (!allowed || !own.is_valid()) {
+        peers_.reset();
+        return 0;
+    }
+    if (!peers_) {
+        auto api = PeerApi::start(loop_, options_.tun_name, peer_api_port(own), std::move(allowed), [this](ByteSpan query, PeerApi::Reply reply) {
+            answer_peer(query, std::move(reply));
+        });
+        if (api)
+            peers_ = std::move(*api);
+        else
+            log::info("dns: no names for those who use this exit node: {}", api.error().message());
+    }
+    return peer_port();
+}
+
+void DnsService::answer_peer(ByteSpan query, DnsForwarder::Done done) {
+    static const dns::NameTable none;
+    Bytes reply;
+    const dns::Outcome outcome = dns::answer(none, query, reply);
+    if (outcome != dns::Outcome::kForward) return done(std::move(reply));
+    dns::Query q;
+    static_cast<void>(dns::parse_query(query, q));
+    if (refused_to_peers(peers_refused_, q.name)) return done(dns::error_reply(q, dns::kNxDomain));
+    peers_forwarder_.ask(query, DnsForwarder::Client::kTcp, std::move(done));
 }
 
 void DnsService::on_query(const DnsClient& client, const Bytes& query) {
@@ -113,10 +175,7 @@ void DnsService::ask(const std::string& name, uint16_t type, std::function<void(
 
 std::vector<std::string> DnsService::health() const {
     std::vector<std::string> out = notes_;
-    if (manager_) {
-        const auto problems = manager_->problems();
-        out.insert(out.end(), problems.begin(), problems.end());
-    }
+    if (host_ && host_->state()) out.insert(out.end(), host_->state()->problems.begin(), host_->state()->problems.end());
     if (foreign_) out.emplace_back("Another client on this host keeps its DNS settings; names of this tailnet are not resolved by the system.");
     if (forwarder_.failing()) out.emplace_back("Tailscale can't reach the configured DNS servers. Internet connectivity may be affected.");
     return out;

@@ -9,16 +9,18 @@
 #include <string>
 #include <vector>
 
-#include "platform/linux/dns_manager.h"
+#include "platform/linux/host_dns.h"
 #include "tailscaled/dns_forwarder.h"
 #include "tailscaled/dns_plan.h"
 #include "tailscaled/dns_tcp.h"
 #include "tailscaled/engine.h"
+#include "tailscaled/peer_api.h"
 
 namespace mesh::daemon {
 
 class DnsService {
    public:
+    static constexpr Duration kPatience = seconds(2);
     struct Options {
         std::string tun_name;
         std::string etc = "/etc";
@@ -38,12 +40,19 @@ class DnsService {
         bool v6 = true;
     };
     void apply(const Wanted& wanted);
+    /// Names for peers that use this node, of address `own`, as exit node; without `allowed` for nobody. Returns the port
+    /// where they ask, 0: none. What they hear is what this host would hear; names of the tailnet they know themselves.
+    uint16_t serve_peers(const Addr& own, PeerApi::Allowed allowed);
+    [[nodiscard]] uint16_t peer_port() const { return peers_ ? peers_->port() : 0; }
     /// No names, nothing forwarded, the host's resolver as it was.
     void take_down();
     /// The host's own servers may have changed: the daemon's own look-ups follow.
     void follow_host();
-    /// Every half minute.
+    /// Every half minute, and when the network changed.
     void look();
+    /// `done` when the host's resolver is as last told: at once if nothing is under way, after kPatience in any case.
+    void when_settled(std::function<void()> done);
+    [[nodiscard]] bool settled() const { return !host_ || (host_->state() != nullptr && host_->settled()); }
 
     /// From the packet loop.
     void on_query(const DnsClient& client, const Bytes& query);
@@ -59,7 +68,10 @@ class DnsService {
 
    private:
     void answer(ByteSpan query, DnsForwarder::Client client, DnsForwarder::Done done);
+    void answer_peer(ByteSpan query, DnsForwarder::Done done);
     void set_host(const platform::OsDnsConfig& config);
+    void on_host_change();
+    void tell_waiters();
 
     platform::Loop& loop_;
     platform::Resolver& resolver_;
@@ -68,8 +80,13 @@ class DnsService {
     std::shared_ptr<const dns::NameTable> names_;
     DnsForwarder forwarder_;
     std::unique_ptr<DnsTcp> tcp_;
-    std::unique_ptr<platform::DnsManager> manager_;  ///< only while the host's resolver is changed
-    platform::OsDnsConfig os_;
+    DnsForwarder peers_forwarder_;  ///< its own: peers that ask a lot leave this host's names alone
+    std::vector<std::string> peers_refused_;
+    std::unique_ptr<PeerApi> peers_;
+    std::unique_ptr<platform::HostDns> host_;  ///< only while the host's resolver is changed
+    platform::OsDnsConfig os_;                 ///< as it was told
+    std::vector<std::function<void()>> waiters_;
+    platform::Timer patience_;
     std::vector<std::string> notes_;
     bool foreign_ = false;  ///< another client keeps this host's resolver
 };

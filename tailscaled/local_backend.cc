@@ -59,6 +59,7 @@ void LocalBackend::run(std::unique_ptr<Engine> engine, std::unique_ptr<platform:
     dns.tun_name = options_.tun_name;
     dns.on_change = [this] {
         if (applied_) apply_dns();
+        update_state();
         publish_health();
     };
     dns_ = std::make_unique<DnsService>(loop_, resolver_, dialer_, http_, random_, *engine_, std::move(dns));
@@ -263,8 +264,13 @@ void LocalBackend::update_state() {
     if (map_ && p.want_running && starting_since_.is_zero()) starting_since_ = now;
     in.connected = any_session_ || !live_derps_.empty() || relayless ||
                    (!starting_since_.is_zero() && now - starting_since_ > kStartingPatience);
+    // Who waits for "Running" may use the tunnel and its names at once.
+    const bool names = !dns_ || dns_->settled() || now - starting_since_ > DnsService::kPatience;
+    if (state_ != State::kRunning && !(applied_ && names)) in.connected = false;
     const State next = ipn::next_state(in);
-    if (next != state_) enter(next);
+    if (next == state_) return;
+    enter(next);
+    if (next == State::kStarting && applied_) update_state();
 }
 
 void LocalBackend::enter(State next) {
@@ -439,6 +445,11 @@ control::Hostinfo LocalBackend::hostinfo() const {
     h.routable_ips = p.advertise_routes.value_or(std::vector<Prefix>{});
     h.request_tags = p.advertise_tags.value_or(std::vector<std::string>{});
     h.net_info = net_info_;
+    if (const uint16_t port = dns_ ? dns_->peer_port() : uint16_t{0}; port != 0 && map_) {
+        if (map_->self->address(Addr::Family::kV4).is_valid()) h.services.push_back({"peerapi4", port, ""});
+        if (map_->self->address(Addr::Family::kV6).is_valid()) h.services.push_back({"peerapi6", port, ""});
+        h.services.push_back({"peerapi-dns-proxy", 1, ""});
+    }
     h.userspace = false;
     h.userspace_router = false;
     h.app_connector = false;
@@ -463,6 +474,7 @@ void LocalBackend::on_netmap(std::shared_ptr<const netmap::NetMap> map, const ne
     }
     update_state();
     if (state_ == State::kStarting || state_ == State::kRunning) apply_map(first || !applied_ ? nullptr : &changes);
+    update_state();
     publish_health();
 }
 

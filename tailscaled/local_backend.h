@@ -86,6 +86,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     void ping(const api::PingRequest& request, PingDone done) override;
     std::optional<Result<localapi::Reply>> debug_action(std::string_view action) override;
     void reset_auth() override;
+    void when_host_ready(std::function<void()> done) override;
 
     // ---- control::ControlClient::Listener
     void on_auth_url(const std::string& url) override;
@@ -146,6 +147,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     void queue_peers(PeerSlice slice);
     void apply_router();
     void apply_dns();
+    void serve_peers();
     void repair_router();
     void take_down();
     void set_derp_map(std::shared_ptr<const derp::DerpMap> map);

@@ -47,6 +47,7 @@ void LocalBackend::on_net_event(const platform::NetEvent& event) {
     if (event.change == platform::NetChange::kNone) return;
     log::info("monitor: the network changed ({})", event.change == platform::NetChange::kMajor ? "major" : "minor");
     resolver_.set_config(dns_ ? dns_->host_config() : platform::system_resolver_config());
+    if (dns_) dns_->look();
     apply_local_addrs();
     if (!engine_) return;
     if (event.change == platform::NetChange::kMajor) {
@@ -127,7 +128,8 @@ void LocalBackend::apply_map(const netmap::PeerChanges* changes) {
         plan.slice.greet_early = peers_to_greet(*map_, ids_);
     }
     if (plan.policy) {
-        tables_ = make_tables(*map_, profiles_.prefs(), ids_, net_, wall);
+        serve_peers();
+        tables_ = make_tables(*map_, profiles_.prefs(), ids_, net_, wall, dns_ ? dns_->peer_port() : uint16_t{0});
         engine_->set_tables(tables_);
     }
     queue_peers(std::move(plan.slice));
@@ -156,6 +158,22 @@ void LocalBackend::apply_dns() {
         return tables->routes.find(a) != nullptr && std::none_of(connected.begin(), connected.end(), [&](const Prefix& p) { return p.contains(a); });
     };
     dns_->apply(wanted);
+}
+
+/// An exit node answers names for those who use it, and says where.
+void LocalBackend::serve_peers() {
+    if (!dns_) return;
+    const uint16_t before = dns_->peer_port();
+    const Addr own = map_->self->addresses.empty() ? Addr{} : map_->self->addresses.front().addr;
+    PeerApi::Allowed allowed;
+    if (profiles_.prefs().advertises_exit_node())
+        allowed = [this](const Addr& peer) { return map_ && tables_ && may_use_internet(*map_, *tables_, peer); };
+    if (dns_->serve_peers(own, std::move(allowed)) != before) send_update();
+}
+
+void LocalBackend::when_host_ready(std::function<void()> done) {
+    if (!dns_) return done();
+    dns_->when_settled(std::move(done));
 }
 
 void LocalBackend::on_dns_query(const DnsClient& client, Bytes query) {

@@ -203,8 +203,9 @@ std::vector<PeerId> peers_to_greet(const NetMap& map, const PeerIds& ids) {
 }
 
 std::shared_ptr<const dataplane::Tables> make_tables(const NetMap& map, const api::Prefs& prefs, const PeerIds& ids,
-                                                     const platform::NetState& net, WallTime wall) {
+                                                     const platform::NetState& net, WallTime wall, uint16_t peer_api_port) {
     auto tables = std::make_shared<dataplane::Tables>();
+    tables->peerapi_port4 = tables->peerapi_port6 = peer_api_port;
     const std::vector<Claim> all = claims(map, prefs, wall, nullptr);
     // Who comes last gets a prefix.
     for (auto c = all.rbegin(); c != all.rend(); ++c)
@@ -246,6 +247,21 @@ std::shared_ptr<const dataplane::Tables> make_tables(const NetMap& map, const ap
     std::sort(tables->self.begin(), tables->self.end());  // IPv4 first
     tables->filter = netstack::FilterTable(map.filter->rules, local, prefs.shields_up, caps);
     return tables;
+}
+
+bool may_use_internet(const NetMap& map, const dataplane::Tables& tables, const Addr& peer) {
+    const auto node = map.node_by_addr(peer);
+    if (!node || node->jailed) return false;
+    if (node->user == map.self->user && !node->is_tagged() && !map.self->is_tagged()) return true;
+    // The question to the filter that the original asks; policies that open "the internet" cover these addresses.
+    netstack::Parsed p;
+    p.version = peer.is_v4() ? 4 : 6;
+    p.proto = netstack::kProtoTcp;
+    p.tcp_flags = netstack::kTcpSyn;
+    p.src = peer;
+    p.dst = peer.is_v4() ? Addr::v4(0, 0, 0, 0) : *Addr::parse("2000::");
+    p.dst_port = 53;
+    return tables.filter.allows(p);
 }
 
 std::vector<Prefix> connected_networks(const platform::NetState& net, const std::string& tun) {

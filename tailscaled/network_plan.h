@@ -67,7 +67,10 @@ struct PeerPlan {
 
 /// Where two peers claim the same prefix, its owner by address gets the packets, else the one with the lower node ID.
 [[nodiscard]] std::shared_ptr<const dataplane::Tables> make_tables(const netmap::NetMap& map, const api::Prefs& prefs, const PeerIds& ids,
-                                                                   const platform::NetState& net, WallTime wall);
+                                                                   const platform::NetState& net, WallTime wall,
+                                                                   uint16_t peer_api_port = 0);
+/// May the peer of this address use the internet through this node, and so ask it for names? Its own user always may.
+[[nodiscard]] bool may_use_internet(const netmap::NetMap& map, const dataplane::Tables& tables, const Addr& peer);
 /// `notes`: sentences about routes that were left out to keep the host reachable, are claimed twice or are too many.
 [[nodiscard]] platform::RouterConfig make_router_config(const netmap::NetMap& map, const api::Prefs& prefs, const platform::NetState& net,
                                                         const std::string& tun, uint16_t port_v4, uint16_t port_v6, WallTime wall,

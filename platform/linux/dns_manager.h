@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 /// Changes the resolver of this host and puts it back: /etc/resolv.conf itself, systemd-resolved over D-Bus, or
-/// resolvconf in both its forms. On the control loop; calls block for some milliseconds (a file, a program, a bus call; a
-/// bus that hangs costs a second).
+/// resolvconf in both its forms. Calls block for some milliseconds (a file, a program, a bus call), and seconds if the one
+/// called hangs: the daemon keeps its manager on a thread of its own (host_dns.h).
 
 #include <functional>
 #include <memory>

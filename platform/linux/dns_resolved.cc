@@ -18,6 +18,8 @@ constexpr BusTarget kResolvedPeer{"org.freedesktop.resolve1", "/org/freedesktop/
 constexpr BusTarget kNmDns{"org.freedesktop.NetworkManager", "/org/freedesktop/NetworkManager/DnsManager",
                            "org.freedesktop.NetworkManager.DnsManager"};
 
+constexpr Duration kPatience = seconds(1);  // for all calls of one change together
+
 class ResolvedDns final : public DnsManager {
    public:
     ResolvedDns(Loop& loop, const DnsManagerOptions& options)
@@ -52,9 +54,14 @@ class ResolvedDns final : public DnsManager {
     Status apply() {
         const BusArg link = BusArg::integer(link_);
         if (config_.is_empty()) {
-            if (!bus_) return {};
+            if (!told_) return {};
+            if (!bus_) {
+                TRY_ASSIGN(bus_, SystemBus::open());
+            }
+            bus_->limit(kPatience);
             const Status s = bus_->call(kResolved, "RevertLink", {link});
             bus_.reset();
+            told_ = !s;
             return s;
         }
         if (!bus_) {
@@ -68,6 +75,8 @@ class ResolvedDns final : public DnsManager {
             });
             if (!watching) log::info("dns: {}; a restart of systemd-resolved will be noticed late", watching.error().message());
         }
+        bus_->limit(kPatience);
+        told_ = true;
         std::vector<std::pair<int32_t, std::vector<uint8_t>>> servers;
         for (const Addr& a : config_.nameservers) servers.emplace_back(a.is_v4() ? AF_INET : AF_INET6, to_bytes(a.bytes()));
         TRY(bus_->call(kResolved, "SetLinkDNS", {link, BusArg::address_list(std::move(servers))}));
@@ -95,6 +104,7 @@ class ResolvedDns final : public DnsManager {
     std::function<void()> on_change_;
     OsDnsConfig config_;
     std::string error_;
+    bool told_ = false;  ///< resolved may have settings of ours
     std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
     std::unique_ptr<SystemBus> bus_;
 };
@@ -104,6 +114,7 @@ class ResolvedDns final : public DnsManager {
 void ask_bus(DnsHostFacts& facts) {
     const auto bus = SystemBus::open();
     if (!bus) return;
+    (*bus)->limit(kPatience);
     facts.resolved_answers = (*bus)->call(kResolvedPeer, "Ping", {}).has_value();  // starts it if need be
     facts.nm_running = (*bus)->has_owner(kNmDns.service);
     if (facts.nm_running) facts.nm_uses_resolved = (*bus)->string_property(kNmDns, "Mode").value_or("") == "systemd-resolved";

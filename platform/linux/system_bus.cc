@@ -4,7 +4,7 @@
 #include <dlfcn.h>
 #include <poll.h>
 
-#include <cstdlib>
+#include <algorithm>
 
 namespace mesh::platform {
 
@@ -20,7 +20,7 @@ using BusHandler = int (*)(sd_bus_message*, void*, sd_bus_error*);
 
 namespace {
 
-constexpr uint64_t kLimitUsec = 1'000'000;
+constexpr int64_t kLimitUsec = 1'000'000;
 
 struct Library {
     int (*open_system)(sd_bus**) = nullptr;
@@ -34,7 +34,8 @@ struct Library {
     int (*read)(sd_bus_message*, const char*, ...) = nullptr;
     sd_bus_message* (*message_unref)(sd_bus_message*) = nullptr;
     void (*error_free)(sd_bus_error*) = nullptr;
-    int (*get_property_string)(sd_bus*, const char*, const char*, const char*, const char*, sd_bus_error*, char**) = nullptr;
+    int (*is_ready)(sd_bus*) = nullptr;
+    int (*get_events)(sd_bus*) = nullptr;
     int (*match_signal)(sd_bus*, void**, const char*, const char*, const char*, const char*, BusHandler, void*) = nullptr;
     int (*get_fd)(sd_bus*) = nullptr;
     int (*process)(sd_bus*, sd_bus_message**) = nullptr;
@@ -49,7 +50,7 @@ struct Library {
                load(lib, "sd_bus_message_append_array", append_array) && load(lib, "sd_bus_message_open_container", open_container) &&
                load(lib, "sd_bus_message_close_container", close_container) && load(lib, "sd_bus_call", bus_call) &&
                load(lib, "sd_bus_message_read", read) && load(lib, "sd_bus_message_unref", message_unref) &&
-               load(lib, "sd_bus_error_free", error_free) && load(lib, "sd_bus_get_property_string", get_property_string) &&
+               load(lib, "sd_bus_error_free", error_free) && load(lib, "sd_bus_is_ready", is_ready) && load(lib, "sd_bus_get_events", get_events) &&
                load(lib, "sd_bus_match_signal", match_signal) && load(lib, "sd_bus_get_fd", get_fd) && load(lib, "sd_bus_process", process);
     }
     template <class F>
@@ -124,6 +125,7 @@ BusArg BusArg::domain_list(std::vector<std::pair<std::string, bool>> list) { ret
 struct SystemBus::State {
     sd_bus* bus = nullptr;
     Loop* loop = nullptr;
+    Time until = Time::never();
     std::string watched;
     std::function<void()> on_owner;
     std::unique_ptr<FdPoll> poll;
@@ -136,6 +138,11 @@ struct SystemBus::State {
     State(const State&) = delete;
     State& operator=(const State&) = delete;
 
+    /// Microseconds that the next call may take; the library takes 0 for its own default.
+    [[nodiscard]] uint64_t patience() const {
+        const int64_t left = until.is_never() ? kLimitUsec : (until - read_clock()).ns / 1000;
+        return static_cast<uint64_t>(std::clamp<int64_t>(left, 1, kLimitUsec));
+    }
     static int name_owner_changed(sd_bus_message* m, void* user, sd_bus_error* /*error*/) {
         auto* self = static_cast<State*>(user);
         const char *name = nullptr, *before = nullptr, *now = nullptr;
@@ -159,8 +166,23 @@ Result<std::unique_ptr<SystemBus>> SystemBus::open() {
     if (!library().good) return fail(Code::kNotFound, "no sd-bus library");
     auto state = std::make_unique<State>();
     if (const int rc = library().open_system(&state->bus); rc < 0) return fail(Code::kUnavailable, "system bus", -rc);
+    // The greetings, here: inside the first call the library would wait for them without a limit of ours.
+    state->until = read_clock() + milliseconds(kLimitUsec / 1000);
+    for (;;) {
+        const int rc = library().process(state->bus, nullptr);
+        if (rc < 0) return fail(Code::kUnavailable, "system bus", -rc);
+        if (library().is_ready(state->bus) > 0) break;
+        if (rc > 0) continue;
+        pollfd p{library().get_fd(state->bus), static_cast<short>(library().get_events(state->bus)), 0};
+        const int64_t left = (state->until - read_clock()).millis();
+        if (left <= 0) return fail(Code::kTimeout, "the system bus does not answer");
+        static_cast<void>(::poll(&p, 1, static_cast<int>(left)));
+    }
+    state->until = Time::never();
     return std::unique_ptr<SystemBus>(new SystemBus(std::move(state)));
 }
+
+void SystemBus::limit(Duration all_together) { state_->until = read_clock() + all_together; }
 
 Status SystemBus::call(const BusTarget& t, const char* method, const std::vector<BusArg>& args) {
     const std::string what = std::string(t.service) + " " + method;
@@ -170,7 +192,7 @@ Status SystemBus::call(const BusTarget& t, const char* method, const std::vector
         if (rc >= 0) rc = append_arg(request.m, a);
     if (rc < 0) return fail_errno(what, -rc);
     BusError error;
-    rc = library().bus_call(state_->bus, request.m, kLimitUsec, &error, &reply.m);
+    rc = library().bus_call(state_->bus, request.m, state_->patience(), &error, &reply.m);
     if (rc < 0) return error.fail_with(what, rc);
     if (state_->poll) state_->drain();
     return {};
@@ -184,17 +206,20 @@ bool SystemBus::has_owner(const char* service) {
         return false;
     BusError error;
     int yes = 0;
-    return l.bus_call(state_->bus, request.m, kLimitUsec, &error, &reply.m) >= 0 && l.read(reply.m, "b", &yes) >= 0 && yes != 0;
+    return l.bus_call(state_->bus, request.m, state_->patience(), &error, &reply.m) >= 0 && l.read(reply.m, "b", &yes) >= 0 && yes != 0;
 }
 
 Result<std::string> SystemBus::string_property(const BusTarget& t, const char* name) {
+    const Library& l = library();
+    Message request, reply;
     BusError error;
-    char* text = nullptr;
-    const int rc = library().get_property_string(state_->bus, t.service, t.path, t.interface, name, &error, &text);
+    int rc = l.new_method_call(state_->bus, &request.m, t.service, t.path, "org.freedesktop.DBus.Properties", "Get");
+    if (rc >= 0) rc = l.append(request.m, "ss", t.interface, name);
+    if (rc >= 0) rc = l.bus_call(state_->bus, request.m, state_->patience(), &error, &reply.m);
+    const char* text = nullptr;  // the message's
+    if (rc >= 0) rc = l.read(reply.m, "v", "s", &text);
     if (rc < 0) return error.fail_with(std::string(t.service) + " " + name, rc);
-    std::string out(text);
-    std::free(text);  // NOLINT: the library's allocation
-    return out;
+    return std::string(text);
 }
 
 Status SystemBus::watch_owner(Loop& loop, const char* service, std::function<void()> on_owner) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
 /// The D-Bus system bus by sd-bus, loaded at run time: most hosts without systemd do not have it and do not need it.
-/// Calls block, a second at most.
+/// Calls block, a second at most, or until a time that is set for all of them together.
 
 #include <cstdint>
 #include <functional>
@@ -44,6 +44,8 @@ class SystemBus {
     SystemBus(const SystemBus&) = delete;
     SystemBus& operator=(const SystemBus&) = delete;
 
+    /// From now on calls together take no longer than this, whoever does not answer.
+    void limit(Duration all_together);
     /// The answer's content is not looked at. The error's context ends with the bus's name of the error.
     Status call(const BusTarget& target, const char* method, const std::vector<BusArg>& args);
     [[nodiscard]] bool has_owner(const char* service);

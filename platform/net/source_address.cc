@@ -19,4 +19,11 @@ Addr source_address(const Addr& to, Protect protect) {
     return from_sockaddr(self).addr;
 }
 
+bool route_moved(const ByteStream& stream) {
+    const Endpoint to = stream.remote_endpoint(), from = stream.local_endpoint();
+    if (!to.is_valid() || !from.is_valid()) return false;
+    const Addr now = source_address(to.addr, Protect::kYes);
+    return now.is_valid() && now != from.addr;
+}
+
 }  // namespace mesh::platform

@@ -41,6 +41,12 @@ bool is_service(const Addr& a) {
     return a == v4 || a == v6;
 }
 
+/// Who may do what there is decided above TCP, not by the filter.
+bool is_to_peer_api(const Tables& t, const Parsed& p) {
+    const uint16_t port = p.version == 4 ? t.peerapi_port4 : t.peerapi_port6;
+    return port != 0 && p.dst_port == port && p.is_tcp_syn() && std::find(t.self.begin(), t.self.end(), p.dst) != t.self.end();
+}
+
 void count(std::array<Traffic, static_cast<size_t>(PathKind::kCount)>& t, PathKind k, size_t bytes) {
     Traffic& row = t[static_cast<size_t>(k)];
     ++row.packets;
@@ -312,7 +318,7 @@ void DataPlane::deliver(PeerId peer, MutByteSpan plain, Time now) {
     const MutByteSpan packet = plain.first(p.total);
     if (p.proto == netstack::kProtoTsmp) return handle_tsmp(peer, packet, p, now);
     const Verdict v = filter_.check_in(tables_->filter, p, row->jailed ? Trust::kJailed : Trust::kNormal);
-    if (v != Verdict::kAccept) return deny(peer, *row, p, v, now);
+    if (v != Verdict::kAccept && !(is_to_peer_api(*tables_, p) && !row->jailed)) return deny(peer, *row, p, v, now);
     if (!pings_.empty() && p.is_echo_reply()) {
         TunnelPings::Ended ended;
         if (pings_.answer(peer, PingKind::kIcmp, netstack::echo_id_seq(packet, p), 0, now, ended))

@@ -467,6 +467,30 @@ TEST(DataPlane, TsmpAndIcmpPingsComeBackToTheirAskers) {
     EXPECT_EQ(net.a().pongs.back().first, 10U);
 }
 
+TEST(DataPlane, ThePeerApiIsOpenToPeersWhateverTheFilterSays) {
+    Net net;
+    net.connect();
+    const auto arrives = [&](const char* dst, uint16_t port, bool jailed = false, std::shared_ptr<Tables> t = nullptr) {
+        if (!t) t = net.tables_of(net.b(), {});
+        t->peers[0].jailed = jailed;
+        net.b().dp.set_tables(t);
+        net.b().tun.clear();
+        const bool v6 = std::string_view(dst).find(':') != std::string_view::npos;
+        net.a().host_sends({build({.src = v6 ? net.a().ip(false) : net.a().ip(), .dst = dst, .dport = port, .flags = netstack::kTcpSyn})});
+        net.run(milliseconds(100));
+        return !net.b().tun.empty();
+    };
+    EXPECT_TRUE(arrives("100.64.0.2", 4444));
+    EXPECT_TRUE(arrives(net.b().ip(false).c_str(), 6666));
+    EXPECT_FALSE(arrives("100.64.0.2", 6666)) << "the other family's port";
+    EXPECT_FALSE(arrives("100.64.0.2", 80));
+    EXPECT_FALSE(arrives("100.64.0.2", 4444, true)) << "a jailed peer may only answer";
+    auto none = net.tables_of(net.b(), {});
+    none->peerapi_port4 = 0;
+    EXPECT_FALSE(arrives("100.64.0.2", 0, false, none));
+    EXPECT_FALSE(arrives("100.64.0.2", 4444, false, none));
+}
+
 TEST(DataPlane, TheServiceAddressAnswersPingsAndHandsOnTheRest) {
     Net net;
     for (const bool v4 : {true, false}) {

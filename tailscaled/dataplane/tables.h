@@ -23,7 +23,7 @@ struct Tables {
     std::vector<PeerRow> peers;   ///< index: PeerId
     netstack::FilterTable filter;
     std::vector<Addr> self;       ///< our addresses in the tailnet, IPv4 first
-    uint16_t peerapi_port4 = 0;   ///< told in TSMP pongs; 0: none
+    uint16_t peerapi_port4 = 0;   ///< told in TSMP pongs, and open to peers whatever the filter says; 0: none
     uint16_t peerapi_port6 = 0;
     std::vector<Prefix> via6_routes;  ///< sites of 4via6 behind this node
 

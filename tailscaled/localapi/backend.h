@@ -102,6 +102,9 @@ class Backend {
     /// POST debug?action=…: "rebind", "restun", …; nullopt = unknown action → 400.
     virtual std::optional<Result<Reply>> debug_action(std::string_view action) = 0;
     virtual void reset_auth() = 0;
+    /// `done` when the host is as the calls before want it, or after some seconds: whoever has the answer to `down` or `set`
+    /// goes on to use names.
+    virtual void when_host_ready(std::function<void()> done) = 0;
 };
 
 }  // namespace mesh::localapi

@@ -21,6 +21,8 @@ class FakeBackend : public Backend {
     Done logout_done;
     PingDone ping_done;
     bool hold_completions = false;
+    bool hold_ready = false;
+    std::function<void()> ready_done;
 
     api::DaemonStatus status(WithPeers peers) override {
         api::DaemonStatus s = status_value;
@@ -85,6 +87,12 @@ class FakeBackend : public Backend {
     Status login_interactive(const Caller&) override {
         calls.emplace_back("login");
         return {};
+    }
+    void when_host_ready(std::function<void()> done) override {
+        if (hold_ready)
+            ready_done = std::move(done);
+        else
+            done();
     }
     void logout(const Caller&, Done done) override {
         calls.emplace_back("logout");

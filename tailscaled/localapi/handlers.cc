@@ -148,19 +148,24 @@ http1::Response get_lock_status(const Call& c) {
 
 // ---- prefs and login
 
-http1::Response any_prefs(const Call& c) {
-    if (c.method() == "GET" || c.method() == "HEAD") return pretty(api::prefs_json(c.backend().prefs()));
-    if (c.method() != "PATCH") return text_response(405, "unsupported method");
-    if (!c.may_write()) return text_response(403, "prefs write access denied");
+/// The answer to a change comes when the host has followed.
+void respond_when_ready(const Call& c, http1::Response response) {
+    c.backend().when_host_ready([respond = c.respond, response = std::move(response)]() mutable { respond(std::move(response)); });
+}
+
+void any_prefs(const Call& c) {
+    if (c.method() == "GET" || c.method() == "HEAD") return c.respond(pretty(api::prefs_json(c.backend().prefs())));
+    if (c.method() != "PATCH") return c.respond(text_response(405, "unsupported method"));
+    if (!c.may_write()) return c.respond(text_response(403, "prefs write access denied"));
     const auto change = api::parse_masked_prefs(c.request().body);
     if (!change) {
         // The refusal of internal fields is a decision, not a syntax error.
         const std::string text = change.error().message();
-        return text == "can't set Internal fields" ? json_error(400, text) : text_response(400, text);
+        return c.respond(text == "can't set Internal fields" ? json_error(400, text) : text_response(400, text));
     }
     const auto prefs = c.backend().edit_prefs(*change, c.exchange.caller);
-    if (!prefs) return json_error(400, prefs.error().message());
-    return pretty(api::prefs_json(*prefs));
+    if (!prefs) return c.respond(json_error(400, prefs.error().message()));
+    respond_when_ready(c, pretty(api::prefs_json(*prefs)));
 }
 
 http1::Response post_check_prefs(const Call& c) {
@@ -170,12 +175,11 @@ http1::Response post_check_prefs(const Call& c) {
     return json_response("{}");
 }
 
-http1::Response post_start(const Call& c) {
+void post_start(const Call& c) {
     const auto options = api::parse_start_options(c.request().body);
-    if (!options) return text_response(400, options.error().message());
-    if (const Status ok = c.backend().start(*options, c.exchange.caller); !ok)
-        return text_response(500, ok.error().message());
-    return no_content();
+    if (!options) return c.respond(text_response(400, options.error().message()));
+    if (const Status ok = c.backend().start(*options, c.exchange.caller); !ok) return c.respond(text_response(500, ok.error().message()));
+    respond_when_ready(c, no_content());
 }
 
 http1::Response post_login(const Call& c) {
@@ -190,8 +194,10 @@ http1::Response post_reset_auth(const Call& c) {
 }
 
 void post_logout(const Call& c) {
-    c.backend().logout(c.exchange.caller, [respond = c.respond](const Status& ok) {
-        respond(ok ? no_content() : text_response(500, ok.error().message()));
+    Backend& backend = c.backend();
+    backend.logout(c.exchange.caller, [&backend, respond = c.respond](const Status& ok) {
+        if (!ok) return respond(text_response(500, ok.error().message()));
+        backend.when_host_ready([respond] { respond(no_content()); });
     });
 }
 
@@ -337,9 +343,9 @@ struct Route {
 
 constexpr std::array kRoutes = {
     Route{"status", nullptr, nullptr, get_status},
-    Route{"prefs", nullptr, nullptr, any_prefs},
+    Route{"prefs", nullptr, nullptr, nullptr, any_prefs},
     Route{"check-prefs", "POST", "checkprefs access denied", post_check_prefs},
-    Route{"start", "POST", "access denied", post_start},
+    Route{"start", "POST", "access denied", nullptr, post_start},
     Route{"login-interactive", "POST", "login access denied", post_login},
     Route{"logout", "POST", "logout access denied", nullptr, post_logout},
     Route{"reset-auth", "POST", "reset-auth modify access denied", post_reset_auth},

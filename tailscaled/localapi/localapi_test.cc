@@ -101,6 +101,23 @@ TEST_F(SessionTest, StatusAndPrefsAreTheRecordedBodies) {
     EXPECT_EQ(get("prefs").type, "application/json");
 }
 
+TEST_F(SessionTest, AChangeIsAnsweredWhenTheHostHasFollowed) {
+    backend.hold_ready = true;
+    const std::vector<std::pair<std::string, std::string>> changes = {
+        {request("PATCH", "/localapi/v0/prefs", R"({"CorpDNS":false,"CorpDNSSet":true})"), "200"},
+        {request("POST", "/localapi/v0/start", "{}"), "204"},
+        {request("POST", "/localapi/v0/logout"), "204"}};
+    for (const auto& [change, status] : changes) {
+        send(change);
+        EXPECT_EQ(wire.out, "") << change;
+        ASSERT_TRUE(backend.ready_done);
+        std::exchange(backend.ready_done, nullptr)();
+        EXPECT_EQ(wire.out.substr(9, 3), status);
+        wire.out.clear();
+    }
+    EXPECT_EQ(get("prefs").status, 200U) << "who only reads does not wait";
+}
+
 TEST_F(SessionTest, WebPagesAreTurnedAway) {
     for (const char* headers :
          {"Host: foo\r\n", "Host: localhost\r\n", "Host: local-tailscaled.sock\r\nOrigin: http://x\r\n",

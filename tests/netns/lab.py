@@ -26,6 +26,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 OURS = pathlib.Path(os.environ.get("TAILMESH_BIN", ROOT / "build/release/bin"))
 ORIGINAL = ROOT / "build/interop/bin"
 DERP_PORT, STUN_PORT, CONTROL_PORT = 12345, 38894, 8080
+# Options of Lab.control(): the usual tailnet, and one of self-hosters: another prefix, no IPv6.
+TAILNETS = {"usual": {}, "small": {"prefix": "10.1.0.0/16", "v6": "off"}}
 
 
 class Failure(Exception):
@@ -458,6 +460,10 @@ class PingRun:
     def sent(self):
         """Number of the packet that is being sent about now."""
         return int((time.time() - self.began) / self.interval) + 1
+
+    def back_after(self, moment):
+        """Seconds from `moment` (time.time()) to the first answer after it."""
+        return min((at + self.began - moment for _, at in self.answers() if at + self.began > moment), default=float("inf"))
 
     @property
     def longest_gap(self):

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#pragma once
+/// HTTP of this node for its peers ("PeerAPI"), as far as an exit node needs it: whoever sends all traffic through us asks us
+/// for names too, at /dns-query (RFC 8484). Original clients ask nobody else then, so without it they would resolve nothing.
+///
+/// On the control loop. Takes what comes by the TUN and nothing else; the packet filter lets peers through to this port, so
+/// who may ask is decided here.
+
+#include <functional>
+#include <list>
+#include <memory>
+#include <string>
+
+#include "base/dns_message.h"
+#include "base/http1.h"
+#include "base/result.h"
+#include "platform/loop/loop.h"
+#include "platform/net/listener.h"
+
+namespace mesh::daemon {
+
+class PeerApi {
+   public:
+    static constexpr size_t kMaxConnections = 256;
+    static constexpr size_t kMaxPerPeer = 16;
+    static constexpr Duration kIdle = seconds(60);
+
+    /// May this address ask for names?
+    using Allowed = std::function<bool(const Addr& peer)>;
+    using Reply = std::function<void(Bytes)>;
+    /// Must call `reply` once, maybe at once; with nothing if there is no answer.
+    using Ask = std::function<void(ByteSpan query, Reply reply)>;
+
+    /// Listens on `port` or, if that is taken, any other. `device`: see platform::Listener; "" takes connections from anywhere (tests).
+    [[nodiscard]] static Result<std::unique_ptr<PeerApi>> start(platform::Loop& loop, const std::string& device, uint16_t port, Allowed allowed,
+                                                                Ask ask);
+    ~PeerApi();
+    [[nodiscard]] uint16_t port() const { return listener_->port(); }
+
+   private:
+    class Connection;
+    PeerApi(platform::Loop& loop, Allowed allowed, Ask ask) : loop_(loop), allowed_(std::move(allowed)), ask_(std::move(ask)) {}
+    void accept(platform::ByteStream stream);
+    void drop(Connection* connection);
+
+    platform::Loop& loop_;
+    Allowed allowed_;
+    Ask ask_;
+    std::list<std::shared_ptr<Connection>> connections_;
+    std::unique_ptr<platform::Listener> listener_;
+};
+
+/// The port to try first: the same after each restart, as peers go on with the one they know.
+[[nodiscard]] uint16_t peer_api_port(const Addr& own);
+
+/// What a request for names asks, or the answer it gets instead.
+struct PeerDnsRequest {
+    Bytes query;
+    http1::Response refusal;  ///< if `query` is empty
+};
+[[nodiscard]] PeerDnsRequest parse_peer_request(const http1::Request& request, bool allowed);
+
+}  // namespace mesh::daemon
