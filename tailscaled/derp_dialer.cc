@@ -217,6 +217,7 @@ void DerpDialer::forget_all() { regions_.clear(); }
 void DerpDialer::retry_now() {
     for (auto& [id, state] : regions_) {
         state.failures = 0;
+        state.connected_at = {};  // whatever ends now ends because of the network
         if (state.retry && state.retry->armed()) state.retry->set_after(nanoseconds(0));
     }
 }

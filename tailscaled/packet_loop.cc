@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "netstack/udp.h"
+#include "platform/net/source_address.h"
 
 namespace mesh::daemon {
 
@@ -221,11 +222,14 @@ void PacketLoop::restun() {
 void PacketLoop::rebind() {
     v4_->protect_again();
     if (v6_) v6_->protect_again();
-    // Connections may hang on an address that is gone: a ping now instead of minutes of silence.
+    // Connections that hang on an address of before are dead; the others show it by a ping now instead of minutes of silence.
+    std::vector<int> moved;
     for (auto& [region, conn] : derps_) {
+        if (platform::route_moved(conn->stream_)) moved.push_back(region);
         conn->session_->ping(loop_.now());
         dirty_derps_.insert(region);
     }
+    for (const int region : moved) derp_closed(region, "");
     plane_.sock().rebind(loop_.now());
     finish_turn();
 }

@@ -96,6 +96,23 @@ TEST_F(Kernel, MonitorTellsChangesOfTheHostAndOfTheRouter) {
     EXPECT_TRUE(guard.armed()) << "timed out";
 }
 
+TEST_F(Kernel, AWakeUpIsAMajorChangeThoughTheNetworkLooksTheSame) {
+    Loop loop;
+    std::vector<NetEvent> events;
+    auto monitor = NetMonitor::create(loop, "tailscale0", [&](const NetEvent& e) { events.push_back(e); });
+    ASSERT_TRUE(monitor) << monitor.error().message();
+    Clocks now = read_clocks();
+    (*monitor)->look_at_clocks(now);
+    now.boot = now.boot + seconds(3600);
+    now.wall = now.wall + seconds(3600);
+    (*monitor)->look_at_clocks(now);
+    ASSERT_EQ(events.size(), 1U) << "at once, not after a debounce";
+    EXPECT_EQ(events[0].change, NetChange::kMajor);
+    EXPECT_TRUE(events[0].router_touched);
+    (*monitor)->look_at_clocks(now);
+    EXPECT_EQ(events.size(), 1U);
+}
+
 TEST_F(Kernel, MonitorMayBeDestroyedInItsOwnCallback) {
     output({"ip", "link", "add", "va", "type", "veth", "peer", "name", "vb"});
     Loop loop;

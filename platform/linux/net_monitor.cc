@@ -27,9 +27,10 @@
 namespace mesh::platform {
 namespace {
 
-constexpr Duration kDebounce = seconds(1);
+constexpr Duration kDebounce = milliseconds(500);
 constexpr Duration kRouterDebounce = milliseconds(250);
 constexpr Duration kSleepWorthTelling = seconds(5);
+constexpr Duration kJumpWorthTelling = minutes(10);
 constexpr Duration kLegacyEvery = seconds(1);
 constexpr Duration kPollEvery = seconds(10);
 constexpr int kDatagramsPerTurn = 64;
@@ -70,15 +71,23 @@ UniqueFd watch_clock() {
     return fd;
 }
 
-/// Time spent asleep since the machine started: what one clock counts and the other does not.
-Duration asleep() {
-    timespec boot{}, mono{};
-    ::clock_gettime(CLOCK_BOOTTIME, &boot);
-    ::clock_gettime(CLOCK_MONOTONIC, &mono);
-    return seconds(boot.tv_sec - mono.tv_sec) + nanoseconds(boot.tv_nsec - mono.tv_nsec);
+Duration read(clockid_t clock) {
+    timespec t{};
+    ::clock_gettime(clock, &t);
+    return seconds(t.tv_sec) + nanoseconds(t.tv_nsec);
 }
 
 }  // namespace
+
+Clocks read_clocks() { return {read(CLOCK_BOOTTIME), read(CLOCK_MONOTONIC), read_wall_clock()}; }
+
+Duration time_away(const Clocks& before, const Clocks& now) {
+    const Duration passed = now.boot - before.boot;
+    const Duration slept = passed - (now.awake - before.awake);
+    if (slept >= kSleepWorthTelling) return slept;
+    const Duration held = now.wall - before.wall - passed;
+    return held >= kJumpWorthTelling ? held : Duration{};
+}
 
 Result<NetState> read_net_state() {
     TRY_ASSIGN(Netlink netlink, Netlink::open());
@@ -137,7 +146,7 @@ struct NetMonitor::State {
     std::vector<LegacyTable> legacy;
     UniqueFd firewall_fd;
     UniqueFd clock_fd;
-    Duration slept;
+    Clocks clocks;
     std::unique_ptr<FdPoll> poll;  // last: die first
     std::unique_ptr<FdPoll> firewall_poll;
     std::unique_ptr<FdPoll> clock_poll;
@@ -206,13 +215,16 @@ struct NetMonitor::State {
         }
     }
 
-    /// After a sleep paths, relays and leases are stale, whatever the addresses look like.
     void clock_jumped() {
         uint64_t count = 0;
         static_cast<void>(!::read(clock_fd.get(), &count, sizeof count));  // ECANCELED: that is the news
-        const Duration before = std::exchange(slept, asleep());
-        if (slept - before < kSleepWorthTelling) return;
-        log::info("monitor: the machine slept for {} s", (slept - before).millis() / 1000);
+        look_at_clocks(read_clocks());
+    }
+    /// After a sleep paths, relays and leases are stale, whatever the addresses look like.
+    void look_at_clocks(const Clocks& fresh) {
+        const Duration away = time_away(std::exchange(clocks, fresh), fresh);
+        if (away == Duration{}) return;
+        log::info("monitor: the machine slept, or its clock was set, for {} s", away.millis() / 1000);
         const NetState copy = now;
         changed();
         call({.change = NetChange::kMajor, .router_touched = true, .state = &copy});
@@ -256,9 +268,10 @@ struct NetMonitor::State {
                 changed();
             }
         } else if (const auto route = parse_route(type, body, len)) {
-            if (route->table == kRouteTable) {
+            // Without policy routing ours are in main.
+            if (route->table == kRouteTable || route->oif == own_index) {
                 if (type == RTM_DELROUTE) router_touched();
-            } else if (route->oif != own_index && !route->dst.addr.is_multicast() && !route->dst.addr.is_link_local()) {
+            } else if (!route->dst.addr.is_multicast() && !route->dst.addr.is_link_local()) {
                 changed();
             }
         } else if (const auto rule = parse_rule(type, body, len)) {
@@ -282,7 +295,7 @@ Result<std::unique_ptr<NetMonitor>> NetMonitor::create(Loop& loop, std::string o
         s->polling = true;
         s->change_timer.set_after(kPollEvery);
     }
-    s->slept = asleep();
+    s->clocks = read_clocks();
     s->clock_fd = watch_clock();
     if (s->clock_fd.valid()) {
         s->clock_poll = std::make_unique<FdPoll>(loop, s->clock_fd.get(), [s](FdPoll::Events) { s->clock_jumped(); });
@@ -302,5 +315,6 @@ NetMonitor::NetMonitor(std::unique_ptr<State> state) : state_(std::move(state)) 
 NetMonitor::~NetMonitor() = default;
 const NetState& NetMonitor::state() const { return state_->now; }
 void NetMonitor::watch_legacy_tables() { state_->look_at_legacy_tables(); }
+void NetMonitor::look_at_clocks(const Clocks& now) { state_->look_at_clocks(now); }
 
 }  // namespace mesh::platform

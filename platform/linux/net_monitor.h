@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "base/time.h"
 #include "platform/linux/net_state.h"
 
 namespace mesh::platform {
@@ -15,6 +16,16 @@ class Loop;
 
 /// Reads interfaces, addresses and default interfaces now.
 [[nodiscard]] Result<NetState> read_net_state();
+
+struct Clocks {
+    Duration boot;   ///< since the machine started
+    Duration awake;  ///< of that, not asleep
+    WallTime wall;
+};
+[[nodiscard]] Clocks read_clocks();
+/// How long nothing ran between two readings: a sleep of the machine, or minutes that only the wall clock knows of (a virtual
+/// machine that was held; a clock that was set looks the same). Zero if it is not worth acting on.
+[[nodiscard]] Duration time_away(const Clocks& before, const Clocks& now);
 
 struct NetEvent {
     NetChange change = NetChange::kNone;
@@ -27,7 +38,7 @@ struct NetEvent {
 class NetMonitor {
    public:
     using Callback = std::function<void(const NetEvent&)>;
-    /// `on_event` is called on the loop: router_touched 250 ms after the first sign, changes 1 s after. The monitor may be
+    /// `on_event` is called on the loop: router_touched 250 ms after the first sign, changes 500 ms after. The monitor may be
     /// destroyed inside the callback; after destruction it calls no more. If netlink cannot be watched (or overflows), the
     /// state is polled every 10 s.
     [[nodiscard]] static Result<std::unique_ptr<NetMonitor>> create(Loop& loop, std::string own_tun, Callback on_event);
@@ -38,6 +49,8 @@ class NetMonitor {
     [[nodiscard]] const NetState& state() const;
     /// Also looks at the tables of iptables-legacy, once a second: it announces nothing.
     void watch_legacy_tables();
+    /// What the monitor does by itself whenever the wall clock jumps, as it does at a wake-up.
+    void look_at_clocks(const Clocks& now);
 
    private:
     struct State;

@@ -95,8 +95,12 @@ NetChange judge_change(const NetState& before, const NetState& now, std::string_
     const bool routes = before.default_interface_v4 != now.default_interface_v4 ||
                         before.default_interface_v6 != now.default_interface_v6;
     const bool families = before.have_v4(own_tun) != now.have_v4(own_tun) || before.have_v6(own_tun) != now.have_v6(own_tun);
-    if (routes || families || facts(before, own_tun) != facts(now, own_tun))
-        return default_interface_usable(now, own_tun) ? NetChange::kMajor : NetChange::kMinor;
+    if (routes || families || facts(before, own_tun) != facts(now, own_tun)) {
+        // A host that never had a default route uses whatever is up.
+        const auto routeless = [](const NetState& s) { return s.default_interface_v4.empty() && s.default_interface_v6.empty(); };
+        const bool usable = routeless(before) && routeless(now) ? now.have_v4(own_tun) || now.have_v6(own_tun) : default_interface_usable(now, own_tun);
+        return usable ? NetChange::kMajor : NetChange::kMinor;
+    }
     const auto others = [&](const NetState& s) {
         std::vector<NetInterface> v = s.interfaces;
         std::erase_if(v, [&](const NetInterface& i) { return i.link.name == own_tun; });

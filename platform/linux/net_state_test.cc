@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include "platform/linux/net_monitor.h"
 #include "platform/linux/net_state.h"
 
 #include <gtest/gtest.h>
@@ -64,10 +65,33 @@ TEST(NetState, AnotherGatewayByTheSameInterfaceIsMinor) {
     EXPECT_EQ(judge_change(laptop(), now, "tailscale0"), NetChange::kMinor);
 }
 
+TEST(NetState, AHostWithoutAnyDefaultRouteHasChangesTooThatMatter) {
+    NetState before = laptop();
+    before.default_interface_v4 = before.default_interface_v6 = "";
+    NetState now = before;
+    now.interfaces[1].addrs[0].prefix = *Prefix::parse("192.168.1.11/24");
+    EXPECT_EQ(judge_change(before, now, "tailscale0"), NetChange::kMajor);
+    now.interfaces[1].addrs.clear();
+    EXPECT_EQ(judge_change(before, now, "tailscale0"), NetChange::kMinor) << "nothing left to use";
+}
+
 TEST(NetState, AnInterfaceWithoutAddressesIsMinor) {
     NetState now = laptop();
     now.interfaces.push_back(interface(12, "veth12", {"fe80::5/64"}));
     EXPECT_EQ(judge_change(laptop(), now, "tailscale0"), NetChange::kMinor);
+}
+
+TEST(Clocks, SleepAndLongJumpsAreTimeAway) {
+    const Clocks before{seconds(1000), seconds(900), {1'700'000'000'000'000'000}};
+    const auto later = [&](int64_t boot, int64_t awake, int64_t wall) {
+        return time_away(before, {before.boot + seconds(boot), before.awake + seconds(awake), before.wall + seconds(wall)});
+    };
+    EXPECT_EQ(later(60, 60, 60), Duration{}) << "a quiet minute";
+    EXPECT_EQ(later(3600, 10, 3600), seconds(3590)) << "asleep";
+    EXPECT_EQ(later(12, 10, 12), Duration{}) << "a blink";
+    EXPECT_EQ(later(10, 10, 3610), seconds(3600)) << "a virtual machine that was held";
+    EXPECT_EQ(later(10, 10, 310), Duration{}) << "a clock that is put right";
+    EXPECT_EQ(later(10, 10, -7200), Duration{}) << "and back";
 }
 
 TEST(LocalEndpoints, OrdinaryAddressesOnly) {

@@ -223,10 +223,10 @@ void ControlClient::Core::network_changed() {
     poll_backoff_.reset();
     update_backoff_.reset();
     last_dial_ = {};
-    if (connection_ && connection_->up())
+    if (connection_ && connection_->up() && !connection_->stranded())
         connection_->probe();
     else if (connection_)
-        drop_connection();  // a dial over the old network
+        drop_connection();  // over the old network
     for (auto [timer, flag] : {std::pair{&connect_timer_, &waiting_to_connect_}, std::pair{&poll_timer_, &waiting_to_poll_},
                                std::pair{&update_timer_, &waiting_to_update_}}) {
         timer->cancel();

@@ -16,6 +16,7 @@
 #include "platform/loop/loop.h"
 #include "platform/net/byte_stream.h"
 #include "platform/net/dialer.h"
+#include "platform/net/source_address.h"
 #include "tailscaled/control/h2.h"
 #include "tailscaled/control/noise.h"
 #include "tailscaled/control/upgrade.h"
@@ -54,6 +55,8 @@ class Connection : private platform::ByteStream::Listener {
     void cancel(int32_t stream);
     /// Asks the server for a sign of life; without one the connection goes down.
     void probe();
+    /// Does it stand on an address of ours that is not used for this server any more?
+    [[nodiscard]] bool stranded() const { return platform::route_moved(stream_); }
     /// Stops taking data from the server for a while (flow control then holds it back).
     void pause(Duration d);
 
