@@ -27,7 +27,7 @@
 namespace mesh::platform {
 namespace {
 
-constexpr Duration kDebounce = milliseconds(500);
+constexpr Duration kDebounce = milliseconds(250);
 constexpr Duration kRouterDebounce = milliseconds(250);
 constexpr Duration kSleepWorthTelling = seconds(5);
 constexpr Duration kJumpWorthTelling = minutes(10);

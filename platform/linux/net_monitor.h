@@ -38,7 +38,7 @@ struct NetEvent {
 class NetMonitor {
    public:
     using Callback = std::function<void(const NetEvent&)>;
-    /// `on_event` is called on the loop: router_touched 250 ms after the first sign, changes 500 ms after. The monitor may be
+    /// `on_event` is called on the loop: router_touched and changes come 250 ms after the first sign. The monitor may be
     /// destroyed inside the callback; after destruction it calls no more. If netlink cannot be watched (or overflows), the
     /// state is polled every 10 s.
     [[nodiscard]] static Result<std::unique_ptr<NetMonitor>> create(Loop& loop, std::string own_tun, Callback on_event);

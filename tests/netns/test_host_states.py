@@ -6,7 +6,8 @@ the line says so:
  * with an exit node and no access to the LAN the default route alone covers the LAN's networks, and loopback needs no throw route, as table
    local is asked first;
  * after `down` the link is up and the rules stay, as with the original; after --cleanup neither ip rules nor mangle rules stay.
-Not there: the mode that calls `ip` (TS_DEBUG_USE_IP_COMMAND) and --tun=userspace-networking."""
+ * there is one way to set routes, so TS_DEBUG_USE_IP_COMMAND changes nothing; the sample differs from it in the scope of IPv4 routes only.
+Not there: --tun=userspace-networking."""
 import re
 
 from lab import OURS, Lab, wait_for
@@ -132,6 +133,12 @@ def test_every_state_of_a_node():
         assert host.rules() == RULES and host.firewall() == firewall(own4, False) and host.table() == []
         lab.run("laptop", [OURS / "tailscaled", "--cleanup", f"--socket={a.socket}"])
         assert lab.host_state("laptop") == before
+        # 13 the mode that calls `ip`
+        a.env = {"TS_DEBUG_USE_IP_COMMAND": "1"}
+        a.start()
+        a.cli("set", "--accept-routes")
+        wait_for("the routes", lambda: host.table() == sorted([*peer, "192.168.55.0/24"]) and host.table(v6=True) == sorted([*ula, "fd55::/64"]))
+        assert (host.rules(), host.rules(v6=True)) == (RULES, RULES) and host.firewall() == firewall(own4, False)
 
 
 def test_states_of_a_small_tailnet():

@@ -100,7 +100,12 @@ def container():
 
         def start(**variables):
             env = {"PATH": f"{OURS}:{os.environ['PATH']}", "TS_EXTRA_ARGS": f"--login-server={lab.url}", **variables}
-            return lab.start("a", ["sh", PACKAGING / "container/entrypoint.sh"], label="entrypoint", env=env)
+            command = ["sh", PACKAGING / "container/entrypoint.sh"]
+            if root := os.environ.get("CONTAINER_ROOT"):  # the image's files (tests/packaging/container.sh), sharing /tmp with the test
+                env["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+                mounts = 'mount -t proc proc "$0/proc" && mount --bind /dev "$0/dev" && mount --bind /tmp "$0/tmp" && exec chroot "$0" /usr/local/bin/entrypoint'
+                command = ["sh", "-c", mounts, root]
+            return lab.start("a", command, label="entrypoint", env=env)
         lab.entry, lab.b = start, b
         yield lab
 
