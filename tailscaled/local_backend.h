@@ -225,7 +225,10 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     platform::Timer housekeeping_;
     platform::RepairLimit repair_limit_;
     platform::Timer repair_timer_;     ///< the router looks at the host again
-    platform::Timer heap_timer_;       ///< what a first map needed for a moment goes back to the kernel
+    /// What a first map, or thousands of peers in words, needed for a moment goes back to the kernel.
+    platform::Timer heap_timer_;
+    static constexpr Duration kHeapRest = seconds(4);
+    static constexpr size_t kManyPeers = 1000;
     bool shut_down_ = false;
 };
 

@@ -51,6 +51,8 @@ StatusInputs LocalBackend::inputs(const EngineSnapshot& engine) {
 api::DaemonStatus LocalBackend::status(localapi::WithPeers peers) {
     const bool with_peers = peers == localapi::WithPeers::kYes;
     const EngineSnapshot engine = with_peers && engine_ && applied_ ? engine_->snapshot() : EngineSnapshot{};
+    // Thousands of peers in words are megabytes for a moment.
+    if (with_peers && map_ && map_->peers.size() >= kManyPeers && !heap_timer_.armed()) heap_timer_.set_after(kHeapRest);
     return build_status(inputs(engine), with_peers);
 }
 

@@ -20,7 +20,6 @@ using api::State;
 namespace {
 
 constexpr size_t kSlice = 64;  // peers per message to the packet loop
-constexpr Duration kHeapRest = seconds(4);  // after the first map, when what follows it is done
 
 }  // namespace
 
