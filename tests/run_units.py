@@ -10,13 +10,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 
-def run(test, full, seconds):
+def run(test, full, limit):
     env = dict(os.environ)
     if full:
         env["MESH_FULL"] = "1"
     start = time.monotonic()
     try:
-        done = subprocess.run(test["command"], capture_output=True, text=True, errors="replace", timeout=seconds, env=env)
+        done = subprocess.run(test["command"], capture_output=True, text=True, errors="replace", timeout=limit, env=env)
         out, code = done.stdout + done.stderr, done.returncode
     except subprocess.TimeoutExpired as e:
         out, code = (e.stdout or b"").decode(errors="replace") + "\ntimed out", 1
@@ -32,12 +32,12 @@ def run(test, full, seconds):
 
 def main():
     build, full = sys.argv[1], "--full" in sys.argv
-    seconds = 3600 if full or "--patient" in sys.argv else 300  # a sanitizer is ten times slower
+    limit = 3600 if full or "--patient" in sys.argv else 300  # a sanitizer is ten times slower
     listing = subprocess.run(["ctest", "--test-dir", build, "--show-only=json-v1"], capture_output=True, text=True, check=True)
     tests = [t for t in json.loads(listing.stdout)["tests"] if "command" in t]
     passed = failed = 0
     with ThreadPoolExecutor(2) as pool:
-        for name, p, f, s, seconds, out in pool.map(lambda t: run(t, full, seconds), tests):
+        for name, p, f, s, seconds, out in pool.map(lambda t: run(t, full, limit), tests):
             passed, failed = passed + p, failed + f
             print(f"{name:24} {p:5} passed {f:3} failed {s:3} skipped {seconds:6.1f} s", flush=True)
             if f:
