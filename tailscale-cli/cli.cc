@@ -37,6 +37,7 @@ constexpr std::array kCommands = {
     Command{"status", "Show this node and its peers", run_status},
     Command{"dns", "Show how names are resolved", run_dns},
     Command{"metrics", "Show metrics", run_metrics},
+    Command{"doctor", "Say why a peer is not reached, or not directly, and what to do", run_doctor},
     Command{"ping", "Ping a node and see how it is reached", run_ping},
     Command{"exit-node", "List nodes that offer to be an exit node", run_exit_node},
     Command{"version", "Print the version", run_version},

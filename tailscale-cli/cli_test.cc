@@ -8,6 +8,7 @@
 #include "tailscale-cli/commands.h"
 #include "tailscale-cli/debug_text.h"
 #include "tailscale-cli/dns_text.h"
+#include "tailscale-cli/doctor_text.h"
 #include "tailscale-cli/flags.h"
 #include "tailscale-cli/netcheck_text.h"
 #include "tailscale-cli/ping_text.h"
@@ -438,10 +439,52 @@ TEST(DebugText, ToleratesWhatItDoesNotKnow) {
     EXPECT_EQ(drops_text(R"({"no_route":3,"filtered":0})", false), "no_route  3\n");
     EXPECT_EQ(drops_text(R"({"filtered":0})", false), "no packet was dropped\n");
     EXPECT_EQ(drops_text("[", false), "");
-    const char* paths = R"([{"name":"b.mesh.test.","ips":["100.64.0.2"],"relay":"lab","why":"no answer"},{"name":"c"}])";
-    EXPECT_EQ(paths_text(paths, "100.64.0.2"), "b.mesh.test.\n  ips:\n    100.64.0.2\n  relay: lab\n  why: no answer\n");
-    EXPECT_EQ(paths_text(paths, "b").substr(0, 2), "b.");
+    const char* paths =
+        R"([{"Peer":"b","Name":"b.mesh.test.","Addresses":["100.64.0.2"],"Direct":"","Relay":"lab","SecondsSinceSend":0.5,"Candidates":[)"
+        R"({"Endpoint":"192.0.2.7:41641","Source":"netmap","Pings":4,"Pongs":0,"Recent":3,"RecentLost":3,"SecondsSinceProbe":0.25,)"
+        R"("SecondsSincePong":-1,"LatencySeconds":0,"BestLatencySeconds":0},)"
+        R"({"Endpoint":"10.0.0.7:1","Source":"ping","Pings":2,"Pongs":1,"Recent":2,"RecentLost":1,"SecondsSinceProbe":300,)"
+        R"("SecondsSincePong":300,"LatencySeconds":0.0123,"BestLatencySeconds":0.0111}],)"
+        R"("Events":[{"What":"no answer","SecondsAgo":1.5,"Endpoint":"192.0.2.7:41641"}]},{"Peer":"c"}])";
+    EXPECT_EQ(paths_text(paths, "100.64.0.2"),
+              "b: by relay (relay lab)\n"
+              "  addresses:\n"
+              "    192.0.2.7:41641  netmap  4 pings, 0 answered; last 0.2 s ago\n"
+              "    10.0.0.7:1       ping    2 pings, 1 answered; 1 of the last 2 lost; 12.3 ms, best 11.1 ms; last 5 min ago\n"
+              "  what happened:\n"
+              "    1.5 s ago  no answer 192.0.2.7:41641\n");
+    EXPECT_EQ(paths_text(paths, "b").substr(0, 2), "b:");
+    EXPECT_EQ(paths_text(paths, "c"), "c: idle\n");
     EXPECT_EQ(paths_text(paths, "zzz"), "no such peer\n");
+    EXPECT_EQ(paths_text(R"([{"Peer":7,"Candidates":{},"Events":[1,{"SecondsAgo":"x"}]},[]])", "").substr(0, 2), ": ");
+}
+
+TEST(Doctor, SaysWhatItFoundAndWhatToDo) {
+    const auto j = json::parse(R"({"Node":[{"Level":"ok","Code":"udp-works","Text":"UDP works."},7],"Peer":{"Name":"b","Address":"100.64.0.2",)"
+                               R"("Findings":[{"Level":"problem","Code":"firewall","Text":"A firewall.","Do":"Open it."}]}})");
+    ASSERT_TRUE(j);
+    EXPECT_EQ(doctor_text(*j), "this host:\n  ok: UDP works.\n\nb (100.64.0.2):\n  problem: A firewall.\n      Open it.\n");
+    EXPECT_EQ(doctor_peer_text(*j), "  problem: A firewall.\n      Open it.\n");
+    EXPECT_TRUE(doctor_found_problem(*j));
+    const auto well = json::parse(R"({"Node":[],"Peer":null})");
+    EXPECT_EQ(doctor_text(*well), "this host:\n  nothing to say\n");
+    EXPECT_FALSE(doctor_found_problem(*well));
+}
+
+TEST(Doctor, TwoPrivateRoutersAreProbablyTwoNats) {
+    const auto code = [](std::vector<const char*> hops) {
+        std::vector<Addr> list;
+        for (const char* h : hops) list.push_back(Addr::parse(h).value_or(Addr{}));
+        const auto f = judge_hops(list);
+        return f ? (*f)["Code"].get<std::string>() : "";
+    };
+    EXPECT_EQ(code({"192.168.1.1", "192.168.100.1"}), "double-nat");
+    EXPECT_EQ(code({"192.168.1.1", "100.70.0.1"}), "carrier-nat");
+    EXPECT_EQ(code({"192.168.1.1", "203.0.113.1"}), "");
+    EXPECT_EQ(code({"203.0.113.1", "10.0.0.1"}), "") << "a provider's own addresses";
+    EXPECT_EQ(code({"192.168.1.1", "silent"}), "");
+    EXPECT_EQ(code({"192.168.1.1"}), "");
+    EXPECT_EQ(code({}), "");
 }
 
 TEST(Dns, QueryAsRecorded) {

@@ -6,9 +6,13 @@
 #include <chrono>
 #include <ctime>
 #include <thread>
+#include <utility>
 
+#include "base/json.h"
 #include "base/log.h"
 #include "tailscale-cli/commands.h"
+#include "tailscale-cli/debug_text.h"
+#include "tailscale-cli/doctor_text.h"
 #include "tailscale-cli/ping_text.h"
 #include "tailscale-cli/status_text.h"
 #include "tailscaled/api/ping.h"
@@ -25,6 +29,7 @@ struct PingArgs {
     Duration timeout = seconds(5);
     bool until_direct = true;
     bool verbose = false;
+    bool json = false;
 
     [[nodiscard]] api::PingType type() const {
         if (tsmp) return api::PingType::kTsmp;
@@ -34,8 +39,34 @@ struct PingArgs {
     }
 };
 
-int ping(const Cli& cli, Client& client, const PingArgs& args, const Addr& ip) {
+/// What the daemon tried since `since`, as lines on stderr.
+void tell_events(Client& client, const Addr& ip, Time since) {
+    const auto body = client.call("GET", "debug-paths?peer=" + http1::percent_encode(ip.str()));
+    const auto j = body ? json::parse(*body) : Result<Json>(Json());
+    if (!j || !j->is_array() || j->empty()) return;
+    const Json* events = json::find(j->front(), "Events");
+    if (events == nullptr || !events->is_array()) return;
+    for (const Json& e : *events) {
+        const Json* ago = e.is_object() ? json::find(e, "SecondsAgo") : nullptr;
+        if (ago != nullptr && ago->is_number() && ago->get<double>() < (steady_now() - since).seconds())
+            print_err(fmt::format("  {:.1f} s ago: {}\n", ago->get<double>(), path_event_text(e)));
+    }
+}
+
+/// Why there is no direct path, by what is known now.
+void tell_why(Client& client, const PingArgs& args, const Addr& ip) {
+    const auto body = client.call("GET", "doctor?peer=" + http1::percent_encode(ip.str()));
+    const auto j = body ? json::parse(*body) : Result<Json>(Json());
+    if (!j || !j->is_object()) return;
+    if (args.json)
+        print_out(json::dump(*j) + "\n");
+    else
+        print_err(doctor_peer_text(*j));
+}
+
+int ping_peer(const Cli& cli, Client& client, const PingArgs& args, const Addr& ip) {
     bool any_pong = false;
+    Time told = steady_now() - seconds(60);  // the first answer also tells how it came to be
     for (int64_t n = 1;; ++n) {
         const auto body =
             client.call("POST",
@@ -48,7 +79,11 @@ int ping(const Cli& cli, Client& client, const PingArgs& args, const Addr& ip) {
             if (e.kind == ApiError::Kind::kHttp && e.status == 400)
                 return cli.fail(fmt::format("error 400 Bad Request: {}: ", e.body));
             if (e.kind != ApiError::Kind::kTimeout) return cli.fail(e);
-            print_out(fmt::format("ping {} timed out\n", in_quotes(ip.str())));
+            if (args.json)
+                print_out(fmt::format("{{\"IP\":{},\"Err\":\"timed out\"}}\n", in_quotes(ip.str())));
+            else
+                print_out(fmt::format("ping {} timed out\n", in_quotes(ip.str())));
+            if (args.verbose) tell_events(client, ip, std::exchange(told, steady_now()));
             if (last) return any_pong ? 0 : cli.fail("no reply");
             continue;
         }
@@ -60,12 +95,20 @@ int ping(const Cli& cli, Client& client, const PingArgs& args, const Addr& ip) {
             return 0;
         }
         any_pong = true;
-        print_out(pong_text(*r, args.type()));
+        print_out(args.json ? api::compact_json(*body) + "\n" : pong_text(*r, args.type()));
+        if (args.verbose) tell_events(client, ip, std::exchange(told, steady_now()));
         if (args.type() != api::PingType::kDisco) return 0;
         if (!r->endpoint.empty() && args.until_direct) return 0;
         if (last) return args.until_direct ? cli.fail("direct connection not established") : 0;
         std::this_thread::sleep_for(std::chrono::seconds(1));
     }
+}
+
+/// Ends with the reasons if asked for them.
+int ping(const Cli& cli, Client& client, const PingArgs& args, const Addr& ip) {
+    const int code = ping_peer(cli, client, args, ip);
+    if (args.verbose && code != 0) tell_why(client, args, ip);
+    return code;
 }
 
 }  // namespace
@@ -83,7 +126,8 @@ int run_ping(const Cli& cli, const Args& words) {
     flags.add("timeout", &args.timeout, "how long to wait for each answer");
     flags.add("tsmp", &args.tsmp, "ping through WireGuard, but not the host's network stack");
     flags.add("until-direct", &args.until_direct, "stop at the first direct answer");
-    flags.add("verbose", &args.verbose, "say more");
+    flags.add("verbose", &args.verbose, "also what was tried, and why there is no direct path");
+    flags.add("json", &args.json, "print each answer as a line of JSON");
     if (const auto exit = parse_or_exit(flags, words)) return *exit;
     Client client = cli.client();
     const auto status = client.status();

@@ -59,6 +59,7 @@ int run_version(const Cli& cli, const Args& args);
 int run_metrics(const Cli& cli, const Args& args);
 int run_exit_node(const Cli& cli, const Args& args);
 int run_dns(const Cli& cli, const Args& args);
+int run_doctor(const Cli& cli, const Args& args);
 int run_debug(const Cli& cli, const Args& args);
 
 /// Finds the program's subcommand and runs it. `argv[0]` is not among the words.

@@ -5,12 +5,15 @@
 #include <string>
 #include <string_view>
 
+#include "base/json.h"
+
 namespace mesh::cli {
 
 /// Object reason → count. Reasons with 0 only if `all`.
 [[nodiscard]] std::string drops_text(std::string_view json, bool all);
-/// Array of objects, one per peer. `peer` limits it to a name or address; "" = all. Strings, numbers and lists of a
-/// peer's object are printed as "key: value" lines, so the daemon may add what it knows.
+/// One event of a peer's paths: "no answer 192.0.2.7:41641".
+[[nodiscard]] std::string path_event_text(const Json& event);
+/// Array of objects, one per peer. `peer` limits it to a name or address; "" = all.
 [[nodiscard]] std::string paths_text(std::string_view json, const std::string& peer);
 
 }  // namespace mesh::cli

@@ -124,6 +124,9 @@ void Engine::give_captive_portal(std::optional<bool> found) {
 void Engine::restun() {
     thread_->to_packets([](PacketLoop& p) { p.restun(); });
 }
+void Engine::measure() {
+    thread_->to_packets([](PacketLoop& p) { p.measure(); });
+}
 void Engine::rebind() {
     thread_->to_packets([](PacketLoop& p) { p.rebind(); });
 }

@@ -126,6 +126,7 @@ class Engine {
     void set_port_mapping(std::optional<Endpoint> endpoint, std::optional<bool> upnp, std::optional<bool> pmp, std::optional<bool> pcp);
     void give_captive_portal(std::optional<bool> found);
     void restun();
+    void measure();  ///< on_netcheck follows with a report about all regions, if there is a network
     void rebind();
     void ping(uint64_t id, PeerId peer, size_t size);
     void ping_tunnel(uint64_t id, PeerId peer, const Addr& dst, dataplane::PingKind kind);

@@ -11,6 +11,7 @@
 #include "base/sanitized.h"
 #include "tailscaled/control/map_session.h"
 #include "tailscaled/network_plan.h"
+#include "tailscaled/paths_view.h"
 #include "tailscaled/status_view.h"
 
 namespace mesh::daemon {
@@ -237,7 +238,7 @@ TEST_F(HostileControl, NamesWithEscapesAndPathsReachStatusEscapedAndNotesPrintab
     static_cast<void>(router());
     ASSERT_THAT(notes, ::testing::SizeIs(1));
     EXPECT_TRUE(clean(notes[0])) << notes[0];
-    for (const std::string& text : {api::status_json(build_status(inputs(), true)), paths_json(inputs()),
+    for (const std::string& text : {api::status_json(build_status(inputs(), true)), paths_json(inputs(), nullptr, true),
                                     api::whois_json(whois_of(map(), **map().peers.begin()))}) {
         EXPECT_TRUE(json::parse(text)) << text;
         EXPECT_TRUE(clean(text));

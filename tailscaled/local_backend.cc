@@ -35,6 +35,7 @@ LocalBackend::LocalBackend(platform::Loop& loop, platform::Resolver& resolver, p
       profiles_(std::move(profiles)),
       publish_(std::move(publish)),
       fatal_(std::move(fatal)),
+      doctor_timer_(loop, [this] { answer_doctors(); }),
       map_timer_(loop, [this] { start_map(); }),
       housekeeping_(loop, [this] { housekeeping(); }),
       repair_timer_(loop, [this] { repair_router(); }),
@@ -95,6 +96,7 @@ void LocalBackend::shut_down() {
     captive_probe_.reset();
     relay_checks_.reset();
     map_timer_.cancel();
+    doctor_timer_.cancel();
     housekeeping_.cancel();
     repair_timer_.cancel();
     dns_.reset();  // before the router: for a moment names go where they went before us, never nowhere

@@ -68,9 +68,10 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     std::string net_map_json() override;
     std::string user_metrics() override;
     std::string drops_json() override;
-    std::string paths_json() override;
     std::string port_mapping_json() override;
     void check_relays(RelaysDone done) override;
+    std::string paths_json(const std::optional<Addr>& peer) override;
+    void doctor(const std::optional<Addr>& peer, bool measure, DoctorDone done) override;
     std::string ip_forwarding_warning() override;
     std::string udp_gro_forwarding_warning() override { return ""; }
     bool uses_so_mark() override;
@@ -159,6 +160,10 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     [[nodiscard]] StatusInputs inputs(const EngineSnapshot& engine);
     [[nodiscard]] std::vector<std::string> health() const;
     void publish_health();
+    /// The peer that has this address, or routes to it most specifically; null if none.
+    [[nodiscard]] netmap::NodePtr peer_for(const Addr& ip) const;
+    [[nodiscard]] std::string doctor_report(const std::optional<Addr>& peer);
+    void answer_doctors();
     void expire_pings();
     void housekeeping();
 
@@ -204,6 +209,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     bool peers_offer_routes_ = false;  ///< as of the last map that changed any
 
     std::optional<control::NetInfo> net_info_;
+    std::optional<netcheck::Report> report_;  ///< the last one
     std::vector<magicsock::LocalEndpoint> endpoints_;
     int home_derp_ = 0;
     int64_t timestamp_floor_ = 0;  ///< WireGuard stamps of this run start above it; 0 = not known yet
@@ -216,6 +222,8 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
 
     uint64_t next_ping_ = 1;
     std::map<uint64_t, PendingPing> pings_;
+    std::vector<std::pair<std::optional<Addr>, DoctorDone>> doctors_;  ///< wait for the netcheck
+    platform::Timer doctor_timer_;     ///< they wait no longer
     std::map<std::string, std::unique_ptr<platform::Resolver::Lookup>> lookups_;
     std::map<int, std::unique_ptr<platform::HttpClient::Call>> https_;
     std::unique_ptr<CaptivePortalProbe> captive_probe_;

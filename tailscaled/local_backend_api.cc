@@ -11,8 +11,10 @@
 #include "netstack/via6.h"
 #include "platform/linux/forwarding.h"
 #include "platform/net/socket_mark.h"
+#include "tailscaled/doctor.h"
 #include "tailscaled/local_backend.h"
 #include "tailscaled/netmap/codec.h"
+#include "tailscaled/paths_view.h"
 
 namespace mesh::daemon {
 
@@ -20,6 +22,10 @@ using api::Notify;
 using api::State;
 
 namespace {
+
+constexpr size_t kMaxDoctors = 16;
+/// A netcheck ends after 5 s at the latest.
+constexpr Duration kDoctorPatience = seconds(7);
 
 /// What the kernel forwards for these routes: sites of 4via6 get IPv4.
 std::vector<Prefix> forwarded(std::vector<Prefix> routes) {
@@ -123,9 +129,44 @@ std::string LocalBackend::user_metrics() {
 
 std::string LocalBackend::drops_json() { return daemon::drops_json(engine_ ? engine_->snapshot() : EngineSnapshot{}); }
 
-std::string LocalBackend::paths_json() {
+std::string LocalBackend::paths_json(const std::optional<Addr>& peer) {
     const EngineSnapshot engine = engine_ ? engine_->snapshot() : EngineSnapshot{};
-    return daemon::paths_json(inputs(engine));
+    return daemon::paths_json(inputs(engine), peer ? peer_for(*peer).get() : nullptr, !peer);
+}
+
+void LocalBackend::doctor(const std::optional<Addr>& peer, bool measure, DoctorDone done) {
+    if (!measure || !engine_ || !applied_ || doctors_.size() >= kMaxDoctors) return done(doctor_report(peer));
+    if (doctors_.empty()) {
+        engine_->measure();
+        doctor_timer_.set_after(kDoctorPatience);
+    }
+    doctors_.emplace_back(peer, std::move(done));
+}
+
+void LocalBackend::answer_doctors() {
+    doctor_timer_.cancel();
+    const auto waiting = std::exchange(doctors_, {});
+    for (const auto& [peer, done] : waiting) done(doctor_report(peer));
+}
+
+std::string LocalBackend::doctor_report(const std::optional<Addr>& peer) {
+    const EngineSnapshot engine = engine_ && applied_ ? engine_->snapshot() : EngineSnapshot{};
+    const StatusInputs status = inputs(engine);
+    DoctorInputs in;
+    in.status = &status;
+    in.control_url = control_url();
+    in.control_error = control_error_;
+    in.report = report_ ? &*report_ : nullptr;
+    in.derp_map = derp_map_.get();
+    in.live_derps = &live_derps_;
+    in.derp_problems = &derp_problems_;
+    if (engine_) in.port = engine_->port_v4();
+    in.default_route = !net_.default_interface_v4.empty() || !net_.default_interface_v6.empty();
+    in.have_network = net_.have_v4(options_.tun_name) || net_.have_v6(options_.tun_name);
+    netmap::NodePtr node = peer ? peer_for(*peer) : nullptr;
+    if (!node && peer && map_) node = map_->node_by_addr(*peer);  // one that takes no part, because its key expired
+    if (node && node == map_->self) node = nullptr;
+    return doctor_json(in, node, peer);
 }
 
 std::string LocalBackend::ip_forwarding_warning() {
@@ -223,6 +264,22 @@ void LocalBackend::publish_health() {
 
 // ---- ping ------------------------------------------------------------------------------------------------------------
 
+netmap::NodePtr LocalBackend::peer_for(const Addr& ip) const {
+    netmap::NodePtr target;
+    if (!map_) return target;
+    int best = -1;
+    const auto chosen = exit_node(*map_, profiles_.prefs());
+    for (const auto& n : map_->peers) {
+        if (ids_.find(n->id) == kNoPeer) continue;
+        for (const Prefix& p : accepted_prefixes(*map_, *n, profiles_.prefs(), n == chosen))
+            if (p.contains(ip) && p.len > best) {
+                best = p.len;
+                target = n;
+            }
+    }
+    return target;
+}
+
 void LocalBackend::ping(const api::PingRequest& request, PingDone done) {
     api::PingResult result;
     result.ip = request.ip.str();
@@ -236,18 +293,7 @@ void LocalBackend::ping(const api::PingRequest& request, PingDone done) {
         result.is_local_ip = true;
         return refuse(request.ip.str() + " is local Tailscale IP");
     }
-    // The node itself, else the one that routes to it: most specific prefix.
-    netmap::NodePtr target;
-    int best = -1;
-    const auto chosen = exit_node(*map_, profiles_.prefs());
-    for (const auto& n : map_->peers) {
-        if (ids_.find(n->id) == kNoPeer) continue;
-        for (const Prefix& p : accepted_prefixes(*map_, *n, profiles_.prefs(), n == chosen))
-            if (p.contains(request.ip) && p.len > best) {
-                best = p.len;
-                target = n;
-            }
-    }
+    const netmap::NodePtr target = peer_for(request.ip);
     if (!target) return refuse("no matching peer");
     const Addr node_ip = [&] {
         const Addr same = target->address(request.ip.is_v4() ? Addr::Family::kV4 : Addr::Family::kV6);

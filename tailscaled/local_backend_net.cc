@@ -266,6 +266,8 @@ void LocalBackend::on_netcheck(const netcheck::Report& report) {
         start_map();
     else if (changed)
         send_update();
+    report_ = report;
+    answer_doctors();
 }
 
 void LocalBackend::on_endpoints(const std::vector<magicsock::LocalEndpoint>& endpoints) {

@@ -219,6 +219,11 @@ void PacketLoop::restun() {
     finish_turn();
 }
 
+void PacketLoop::measure() {
+    plane_.sock().measure(loop_.now());
+    finish_turn();
+}
+
 void PacketLoop::rebind() {
     v4_->protect_again();
     if (v6_) v6_->protect_again();

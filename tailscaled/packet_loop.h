@@ -47,6 +47,7 @@ class PacketLoop final : private dataplane::Kernel, private dataplane::Events, p
     void set_port_mapping(const std::optional<Endpoint>& endpoint, std::optional<bool> upnp, std::optional<bool> pmp, std::optional<bool> pcp);
     void give_captive_portal(std::optional<bool> found) { plane_.sock().set_captive_portal(found); }
     void restun();
+    void measure();
     void rebind();
     void ping(uint64_t id, PeerId peer, size_t size);
     void ping_tunnel(uint64_t id, PeerId peer, const Addr& dst, dataplane::PingKind kind);

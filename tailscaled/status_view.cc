@@ -252,48 +252,4 @@ std::string drops_json(const EngineSnapshot& engine) {
     return out.take();
 }
 
-std::string paths_json(const StatusInputs& in) {
-    api::JsonText out;
-    out.open_array();
-    if (in.map) {
-        for (const auto& node : in.map->peers) {
-            const auto it = in.engine->peers.find(in.peer_id(node->id));
-            out.open_object();
-            out.field("Peer", std::string_view(node->host_label())).field("NodeKey", node->key.text());
-            out.field("HomeDERP", derp_code(in.map, node->home_derp));
-            if (it != in.engine->peers.end()) {
-                const auto ago = [&](Time t) { return t.is_zero() ? -1.0 : (in.now - t).seconds(); };
-                const magicsock::PeerPathStatus& p = it->second.path;
-                out.field("Direct", p.cur_addr.is_valid() ? p.cur_addr.str() : "");
-                out.field("Best", p.best.is_valid() ? p.best.str() : "");
-                out.key("LatencySeconds").number(p.latency.seconds());
-                out.field("Relay", derp_code(in.map, p.relay));
-                out.field("HasSession", it->second.has_session);
-                out.key("SecondsSinceSend").number(ago(p.last_send));
-                out.key("SecondsSinceReceive").number(ago(p.last_receive));
-                out.key("Candidates").open_array();
-                for (const auto& c : p.candidates) {
-                    out.open_object().field("Endpoint", c.ep.str());
-                    out.field("Source", c.from_netmap ? "netmap" : c.from_call_me_maybe ? "call-me-maybe" : "ping");
-                    out.key("SecondsSinceProbe").number(ago(c.last_probe));
-                    out.key("SecondsSincePong").number(ago(c.last_pong));
-                    out.key("LatencySeconds").number(c.latency.seconds()).close_object();
-                }
-                out.close_array().key("Events").open_array();
-                for (const auto& e : p.events) {
-                    out.open_object().field("What", magicsock::path_event_name(e.kind));
-                    out.key("SecondsAgo").number(ago(e.at));
-                    if (e.ep.is_valid()) out.field("Endpoint", e.ep.str());
-                    if (e.latency.ns > 0) out.key("LatencySeconds").number(e.latency.seconds());
-                    out.close_object();
-                }
-                out.close_array();
-            }
-            out.close_object();
-        }
-    }
-    out.close_array();
-    return out.take();
-}
-
 }  // namespace mesh::daemon

@@ -38,8 +38,6 @@ struct StatusInputs {
 [[nodiscard]] std::string derp_code(const netmap::NetMap* map, int region);
 /// Prometheus text (facts: localapi-and-cli 9): TYPE before HELP, labels sorted.
 [[nodiscard]] std::string metrics_text(const StatusInputs& in);
-/// Compact JSON array for `tailscale debug paths`.
-[[nodiscard]] std::string paths_json(const StatusInputs& in);
 [[nodiscard]] std::string drops_json(const EngineSnapshot& engine);
 
 /// Packets within this span make a peer "active".

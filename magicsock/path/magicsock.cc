@@ -327,9 +327,11 @@ void Magicsock::derp_state(int region, bool connected, Time now) {
         if (p && p->derp_route == region) p->derp_route = 0;
 }
 
-void Magicsock::derp_peer_gone(int region, const NodePublic& peer, int /*reason*/, Time /*now*/) {
+void Magicsock::derp_peer_gone(int region, const NodePublic& peer, int /*reason*/, Time now) {
     Peer* p = find_by_node(peer);
-    if (p != nullptr && p->derp_route == region) p->derp_route = 0;
+    if (p == nullptr) return;
+    if (p->derp_route == region) p->derp_route = 0;
+    if (region == p->config.home_derp) p->relay_gone = now;
 }
 
 void Magicsock::derp_heard(int region, Time now) { netcheck_.heard_derp(region, now); }
@@ -444,6 +446,8 @@ PeerPathStatus Magicsock::status(PeerId peer, Time now) const {
     const Peer* p = find(peer);
     if (p == nullptr) return s;
     s.relay = derp_region_of(*p);
+    s.relay_heard = p->relay_heard;
+    s.relay_gone = p->relay_gone;
     if (p->paths) p->paths->fill(s, now);
     if (p->config.wireguard_only && now < p->fixed_until) s.cur_addr = s.best = p->fixed;
     return s;

@@ -154,6 +154,8 @@ class Magicsock {
     void rebind(Time now);
     /// A new netcheck soon (at once, unless one is running).
     void restun(Time now);
+    /// A netcheck of all regions, at once; one under way ends without result.
+    void measure(Time now);
 
     // ---- questions
     [[nodiscard]] int home_derp() const { return home_; }

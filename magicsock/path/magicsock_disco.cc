@@ -82,7 +82,11 @@ void Magicsock::receive_disco_udp(ByteSpan datagram, const Endpoint& from, Time 
 Magicsock::Kind Magicsock::receive_derp(MutByteSpan datagram, int region, const NodePublic& from, Time now) {
     derp_heard(region, now);
     Peer* p = find_by_node(from);
-    if (p != nullptr) learn_route(*p, region, now);
+    if (p != nullptr) {
+        p->relay_heard = now;
+        p->relay_gone = {};
+        learn_route(*p, region, now);
+    }
     if (!disco::looks_like_disco(datagram)) return Kind::kWireGuard;
     receive_disco_derp(datagram, region, from, now);
     return Kind::kConsumed;

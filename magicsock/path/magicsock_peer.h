@@ -16,6 +16,8 @@ struct Magicsock::Peer {
     std::unique_ptr<PeerPaths> paths;        // while active
     std::vector<Endpoint> sources;           // what by_endpoint_ holds for this peer, oldest first
     Time deadline = Time::never();           // as in deadlines_
+    Time relay_heard;                        // something of it came by a relay
+    Time relay_gone;                         // its relay said that it is not there; zero: heard by relay since
     int derp_route = 0;                      // a region by which it reached us, other than its home
     bool path_wanted = false;                // a send found no path
     bool call_me_maybe_due = false;          // could not be sent yet: no endpoints of ours, or no relay

@@ -84,6 +84,8 @@ void Magicsock::restun(Time now) {
     start_netcheck(full_pending_, now);
 }
 
+void Magicsock::measure(Time now) { start_netcheck(true, now); }
+
 bool Magicsock::recently_active(Time now) const {
     return !last_any_send_.is_zero() && now - last_any_send_ < kSessionActive;
 }

@@ -478,6 +478,18 @@ TEST(Magicsock, StatusTellsWhatHappened) {
     for (size_t i = 1; i < s.events.size(); ++i) EXPECT_GE(s.events[i].at, s.events[i - 1].at);
 }
 
+TEST(Magicsock, TheRelaysWordThatAPeerIsGoneStandsUntilThePeerIsHeard) {
+    Pair p(NatKind::kHard, NatKind::kHard);
+    const auto status = [&] { return p.a.ms.status(1, p.net.now); };
+    p.a.ms.derp_peer_gone(1, p.b.key, 1, p.net.now);
+    EXPECT_EQ(status().relay_gone, p.net.now);
+    EXPECT_TRUE(status().relay_heard.is_zero());
+    p.b.send_data(0);
+    p.net.run(seconds(1));
+    EXPECT_TRUE(status().relay_gone.is_zero());
+    EXPECT_FALSE(status().relay_heard.is_zero());
+}
+
 TEST(Magicsock, TenThousandIdlePeersCostNothingPerTick) {
     TestNet net;
     TestNode& a = net.add(NatKind::kNone);

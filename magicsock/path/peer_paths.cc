@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 
 namespace mesh::magicsock {
 namespace {
@@ -16,6 +17,13 @@ constexpr Duration kBurstRest = seconds(45);
 }  // namespace
 
 // ---- candidates
+
+bool PeerPaths::Candidate::outcome(bool lost) {
+    const bool first = lost && (outcomes == 0 || (lost_bits & 1) == 0);
+    lost_bits = static_cast<uint16_t>(lost_bits << 1 | (lost ? 1 : 0));
+    if (outcomes < 16) ++outcomes;
+    return first;
+}
 
 PeerPaths::Candidate* PeerPaths::find(const Endpoint& e) {
     const auto it = std::find_if(candidates_.begin(), candidates_.end(), [&](const Candidate& c) { return c.ep == e; });
@@ -82,6 +90,7 @@ bool PeerPaths::probe(Candidate& c, Time now, Todo& todo, size_t size) {
     outstanding_.push_back({p.tx, c.ep, now});
     todo.probes.push_back(p);
     c.last_probe = now;
+    ++c.pings;
     if (c.ep == best_.ep) note_unanswered(now);
     return true;
 }
@@ -240,6 +249,9 @@ std::optional<Duration> PeerPaths::heard_pong(const disco::TxId& tx, Time now, T
     if (c == nullptr) return latency;  // pruned meanwhile
     c->last_pong = now;
     c->latency = latency;
+    ++c->pongs;
+    c->outcome(false);
+    if (c->best_latency.ns == 0 || latency < c->best_latency) c->best_latency = latency;
     if (!c->learnt.is_zero()) c->learnt = now;
     note(PathEvent::Kind::kPong, now, o.to, latency);
 
@@ -323,6 +335,7 @@ void PeerPaths::send_failed(const Endpoint& to, Time now, Todo& todo) {
     if (Candidate* c = find(to)) {
         c->last_pong = {};
         c->latency = {};
+        c->outcome(true);
     }
     if (to == best_.ep) lose_best(PathEvent::Kind::kBestLost, now, todo);
 }
@@ -413,6 +426,8 @@ void PeerPaths::expire_outstanding(Time now, Todo& todo) {
     size_t n = 0;
     while (n < outstanding_.size() && now - outstanding_[n].sent >= kPingTimeout) {
         best_missed = best_missed || outstanding_[n].to == best_.ep;
+        Candidate* c = find(outstanding_[n].to);
+        if (c != nullptr && c->outcome(true)) note(PathEvent::Kind::kNoAnswer, now, c->ep);
         ++n;
     }
     outstanding_.erase(outstanding_.begin(), outstanding_.begin() + static_cast<std::ptrdiff_t>(n));
@@ -483,7 +498,12 @@ void PeerPaths::fill(PeerPathStatus& status, Time now) const {
                                      .learned = !c.learnt.is_zero(),
                                      .last_probe = c.last_probe,
                                      .last_pong = c.last_pong,
-                                     .latency = c.latency});
+                                     .latency = c.latency,
+                                     .best_latency = c.best_latency,
+                                     .pings = c.pings,
+                                     .pongs = c.pongs,
+                                     .recent = c.outcomes,
+                                     .recent_lost = static_cast<unsigned>(std::popcount(c.lost_bits))});
     for (size_t i = 0; i < events_.size(); ++i) status.events.push_back(events_[(event_next_ + i) % events_.size()]);
 }
 

@@ -131,8 +131,14 @@ class PeerPaths {
         bool call = false;
         Time learnt{};  // last ping or pong of a learnt one; zero: not learnt
         Time last_probe{}, last_ping_back{}, last_pong{};
-        Duration latency{};
+        Duration latency{}, best_latency{};
+        uint32_t pings = 0, pongs = 0;
+        uint16_t lost_bits = 0;  // of the last `outcomes` pings, newest in bit 0; 1: no answer
+        uint8_t outcomes = 0;
         disco::TxId last_tx{};  // of the last ping received from there
+
+        // True if the first of a row of lost ones.
+        bool outcome(bool lost);
     };
     struct Outstanding {
         disco::TxId tx;

@@ -514,5 +514,30 @@ TEST(PeerPaths, TheSameSeedGivesTheSamePings) {
     EXPECT_EQ(run(), run());
 }
 
+TEST(PeerPaths, TellsForEachAddressHowManyPingsWereAnswered) {
+    Bench b;
+    b.candidates(2);
+    b.send();
+    ASSERT_FALSE(b.pings.empty());
+    b.now = b.now + milliseconds(7);
+    for (const auto& [at, p] : b.pings)
+        if (p.to == ep(1)) b.paths.heard_pong(p.tx, b.now, b.todo);
+    b.drain();
+    b.traffic(seconds(8), true);
+    PeerPathStatus s;
+    b.paths.fill(s, b.now);
+    ASSERT_EQ(s.candidates.size(), 2U);
+    EXPECT_EQ(s.candidates[0].pongs, 1U);
+    EXPECT_EQ(s.candidates[0].best_latency, milliseconds(7));
+    EXPECT_EQ(s.candidates[1].pings, b.pings_to(ep(2)));
+    EXPECT_EQ(s.candidates[1].pongs, 0U);
+    EXPECT_GT(s.candidates[1].recent, 0U);
+    EXPECT_EQ(s.candidates[1].recent_lost, s.candidates[1].recent);
+    const auto unanswered = [&](const Endpoint& e) {
+        return std::count_if(s.events.begin(), s.events.end(), [&](const PathEvent& x) { return x.kind == PathEvent::Kind::kNoAnswer && x.ep == e; });
+    };
+    EXPECT_EQ(unanswered(ep(2)), 1) << "once, not for each ping";
+}
+
 }  // namespace
 }  // namespace mesh::magicsock

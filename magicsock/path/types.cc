@@ -26,6 +26,7 @@ const char* path_event_name(PathEvent::Kind k) {
         case PathEvent::Kind::kSilent: return "silent under traffic";
         case PathEvent::Kind::kTrustExpired: return "trust expired";
         case PathEvent::Kind::kBestLost: return "path lost";
+        case PathEvent::Kind::kNoAnswer: return "no answer";
         case PathEvent::Kind::kSendFailed: return "send failed";
         case PathEvent::Kind::kReset: return "network changed";
         case PathEvent::Kind::kRestarted: return "peer restarted";

@@ -73,6 +73,7 @@ struct PathEvent {
         kSilent,           ///< traffic went unanswered: path no longer trusted
         kTrustExpired,
         kBestLost,         ///< no pong for so long that `ep` is no longer used
+        kNoAnswer,         ///< the first ping to `ep` that nothing came back for, or the first after answers
         kSendFailed,
         kReset,            ///< our network changed
         kRestarted,        ///< the peer has a new disco key
@@ -91,6 +92,11 @@ struct CandidateStatus {
     bool learned = false;  ///< a ping came from there
     Time last_probe, last_pong;
     Duration latency;      ///< of the last pong; zero if none
+    Duration best_latency; ///< of all pongs; zero if none
+    uint32_t pings = 0;    ///< sent since the peer became active
+    uint32_t pongs = 0;
+    unsigned recent = 0;   ///< how many of the last pings have an outcome by now, 16 at most
+    unsigned recent_lost = 0;
 };
 
 /// A peer's paths as `status` and `debug paths` show them.
@@ -100,6 +106,8 @@ struct PeerPathStatus {
     Endpoint best;         ///< also while untrusted
     Duration latency;      ///< of best
     Time last_send, last_receive;
+    Time relay_heard;      ///< something of it came by a relay, be it only a pong
+    Time relay_gone;       ///< when its relay said that it is not connected there; zero: not since it was last heard by relay
     std::vector<CandidateStatus> candidates;
     std::vector<PathEvent> events;  ///< oldest first
 };

@@ -66,13 +66,17 @@ class Backend {
     virtual std::string user_metrics() = 0;
     /// Compact JSON object name → count of the packet path's drops by reason.
     virtual std::string drops_json() = 0;
-    /// Compact JSON array, one object per peer: what `tailscale debug paths` prints.
-    virtual std::string paths_json() = 0;
     /// Compact JSON object: the port that the router forwards to us, and what stands in the way.
     virtual std::string port_mapping_json() = 0;
     /// Tries every relay of the map; JSON, see daemon::RelayChecks. `done` may come at once.
     using RelaysDone = std::function<void(const std::string& json)>;
     virtual void check_relays(RelaysDone done) = 0;
+    /// Compact JSON array, one object per peer: what `tailscale debug paths` prints. `peer`: only the one with this address.
+    virtual std::string paths_json(const std::optional<Addr>& peer) = 0;
+    /// Compact JSON object: why there is no direct path or no connection at all, for `tailscale doctor`. With `measure`
+    /// the relays are asked anew first, which may take some seconds; `done` is called once in any case.
+    using DoctorDone = std::function<void(std::string)>;
+    virtual void doctor(const std::optional<Addr>& peer, bool measure, DoctorDone done) = 0;
     /// "" = fine; else the warning people read.
     virtual std::string ip_forwarding_warning() = 0;
     virtual std::string udp_gro_forwarding_warning() = 0;

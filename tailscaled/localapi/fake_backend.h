@@ -51,9 +51,15 @@ class FakeBackend : public Backend {
     std::string net_map_json() override { return ""; }
     std::string user_metrics() override { return "# TYPE x gauge\n# HELP x Test.\nx 1\n"; }
     std::string drops_json() override { return R"({"no_route":3})"; }
-    std::string paths_json() override { return "[]"; }
     void check_relays(RelaysDone done) override { done(R"({"Relays":[],"CaptivePortal":null})"); }
     std::string port_mapping_json() override { return R"({"Endpoint":"","Protocol":"","Notes":[]})"; }
+    std::string paths_json(const std::optional<Addr>& peer) override {
+        return peer ? "[{\"Peer\":\"" + peer->str() + "\"}]" : "[]";
+    }
+    void doctor(const std::optional<Addr>& peer, bool measure, DoctorDone done) override {
+        calls.push_back("doctor " + (peer ? peer->str() : std::string("-")) + (measure ? " measured" : ""));
+        done("{}");
+    }
     std::string ip_forwarding_warning() override { return ""; }
     std::string udp_gro_forwarding_warning() override { return ""; }
     bool uses_so_mark() override { return true; }

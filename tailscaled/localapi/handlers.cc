@@ -239,6 +239,26 @@ void post_ping(const Call& c) {
     });
 }
 
+/// The parameter "peer", an address; false: it is none.
+bool peer_param(const Call& c, std::optional<Addr>& out) {
+    const std::string text = c.param("peer");
+    if (text.empty()) return true;
+    if (const auto addr = Addr::parse(text)) out = *addr;
+    return out.has_value();
+}
+
+http1::Response get_paths(const Call& c) {
+    std::optional<Addr> peer;
+    if (!peer_param(c, peer)) return text_response(400, "invalid 'peer' parameter");
+    return pretty(c.backend().paths_json(peer));
+}
+
+void get_doctor(const Call& c) {
+    std::optional<Addr> peer;
+    if (!peer_param(c, peer)) return c.respond(text_response(400, "invalid 'peer' parameter"));
+    c.backend().doctor(peer, c.param("measure") == "true", [respond = c.respond](const std::string& json) { respond(pretty(json)); });
+}
+
 // ---- profiles
 
 http1::Response any_profiles(const Call& c) {
@@ -372,10 +392,11 @@ constexpr std::array kRoutes = {
           [](const Call&) { return json_response(R"({"ID":"","Name":""})"); }},
     Route{"debug", "POST", "debug access denied", post_debug},
     Route{"debug-drops", nullptr, nullptr, [](const Call& c) { return pretty(c.backend().drops_json()); }},
-    Route{"debug-paths", nullptr, nullptr, [](const Call& c) { return pretty(c.backend().paths_json()); }},
     Route{"debug-relays", "POST", nullptr, nullptr,
           [](const Call& c) { c.backend().check_relays([respond = c.respond](const std::string& json) { respond(json_response(json)); }); }},
     Route{"debug-portmap", nullptr, nullptr, [](const Call& c) { return pretty(c.backend().port_mapping_json()); }},
+    Route{"debug-paths", nullptr, nullptr, get_paths},
+    Route{"doctor", "GET", nullptr, nullptr, get_doctor},
     Route{"component-debug-logging", nullptr, nullptr, component_logging},
     Route{"dial", "POST", nullptr, post_dial},
     Route{"reload-config", "POST", "access denied",

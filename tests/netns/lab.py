@@ -129,28 +129,50 @@ class Lab:
             subprocess.run(["ip", "link", "set", link, "netns", self.full(space), "name", name], check=True)
             self.run(space, f"ip link set {name} up")
 
+    def cable(self, a, a_if, b, b_if, **how):
+        """As veth(), by lab-link: delay, jitter (ms), loss, loss_in, duplicate, reorder (percent), kbit, queue, mtu. Returns its process."""
+        self.count += 1
+        x, y = f"c{self.count}a", f"c{self.count}b"
+        flags = [f"--{key.replace('_', '-')}={value}" for key, value in how.items()]
+        p = self.start(a, [OURS / "lab-link", "--a", x, "--b", y, *flags], label=f"link-{self.count}")
+        p.wait_text("ready")
+        for link, space, name in ((x, a, a_if), (y, b, b_if)):
+            self.run(a, f"ip link set {link} name {name}" if space == a else f"ip link set {link} netns {self.full(space)} name {name}")
+            self.run(space, f"ip link set {name} up")
+        return p
+
     def core(self):
         self.space("core")
         self.run("core", "ip link add br0 type bridge")
         self.run("core", "ip link set br0 up")
 
-    def uplink(self, name, *addresses, interface="eth0"):
-        """Joins a namespace to the core; addresses like 10.50.0.2/16."""
+    def uplink(self, name, *addresses, interface="eth0", **how):
+        """Joins a namespace to the core; addresses like 10.50.0.2/16. `how`: as in cable()."""
         self.count += 1
         port = f"p{self.count}"
-        self.veth(name, interface, "core", port)
+        if how:
+            self.cable(name, interface, "core", port, **how)
+        else:
+            self.veth(name, interface, "core", port)
         self.run("core", f"ip link set {port} master br0")
         for a in addresses:
             self.run(name, f"ip addr add {a} dev {interface}" + (" nodad" if ":" in a else ""))
 
-    def nat(self, name, wan, lan, kind="easy"):
-        """A router with WAN address `wan`/16 and LAN gateway `lan` (like 192.168.1.1/24). Kinds: easy, hard, blocked (no UDP)."""
+    def nat(self, name, wan, lan, kind="easy", behind=None, wire=None):
+        """A router with WAN address `wan`/16 and LAN gateway `lan` (like 192.168.1.1/24). Kinds: easy, range (easy, but with another
+        port), hard, blocked (no UDP). `behind`: the router whose LAN it is in, with the gateway's address; `wan` is a /24 then.
+        `wire`: what its uplink does to packets, as in cable()."""
         self.space(name)
-        self.uplink(name, f"{wan}/16", interface="wan")
+        if behind:
+            self.host(name, f"{wan}/24", *behind, interface="wan")
+        else:
+            self.uplink(name, f"{wan}/16", interface="wan", **(wire or {}))
         self.run(name, "sysctl -qw net.ipv4.ip_forward=1")
         self.run(name, "ip link add lan type bridge")
         self.run(name, f"ip addr add {lan} dev lan")
         self.run(name, "ip link set lan up")
+        if kind == "range":
+            self.run(name, "iptables -t nat -A POSTROUTING -o wan -p udp -j MASQUERADE --to-ports 20000-30000")
         random = " --random-fully" if kind == "hard" else ""
         self.run(name, f"iptables -t nat -A POSTROUTING -o wan -j MASQUERADE{random}")
         self.run(name, "iptables -A INPUT -i wan -m conntrack --ctstate NEW -j DROP")
