@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// sim --seed N [--trace]: one run, judged. sim --seeds A-B [--jobs N]: many at once, failing seeds printed.
+// sim --seed N [--trace]: one run, judged. sim --seeds A-B [--jobs N]: many at once, failing seeds printed. sim --predict: for the
+// labs in namespaces, which pairs of networks allow a direct path.
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <thread>
 
 #include "base/crypto/crypto.h"
+#include "tests/sim/predict.h"
 #include "tests/sim/world.h"
 
 namespace {
@@ -74,19 +76,55 @@ int run_many(uint64_t first, uint64_t last, unsigned jobs) {
     return bad == 0 && done > 0 ? 0 : 1;
 }
 
+/// The networks that tests/netns builds, by their names there, as JSON: {"easy": {"hard": false, …}, …}.
+void print_predictions() {
+    using namespace mesh::sim;
+    struct Kind {
+        const char* name;
+        Place place;
+    };
+    // A NAT of the easy kind behind another one is seen as one of them.
+    const Kind kinds[] = {{"open", {.v4 = kOpen}},
+                          {"easy", {.v4 = kEasy}},
+                          {"range", {.v4 = kEasyRandomPort}},
+                          {"hard", {.v4 = kHard}},
+                          {"double", {.v4 = kEasyRandomPort}},
+                          {"blocked", {.v4 = kBlocked}},
+                          {"six", {.v4 = kBlocked, .has_v6 = true}},
+                          {"dual", {.v4 = kHard, .has_v6 = true, .v6_filter = Depends::kAddressAndPort}}};
+    std::string out;
+    for (const Kind& a : kinds) {
+        out += std::string(out.empty() ? "{" : ",\n ") + '"' + a.name + "\": {";
+        for (const Kind& b : kinds) {
+            Place pa = a.place, pb = b.place;
+            pa.site = 1;
+            pb.site = 2;
+            if (&b != kinds) out += ", ";
+            out += std::string("\"") + b.name + "\": " + (direct_path_possible(pa, pb) ? "true" : "false");
+        }
+        out += "}";
+    }
+    std::printf("%s}\n", out.c_str());
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     CLI::App app{"Runs nodes made of the release objects on a simulated network."};
     uint64_t seed = 0;
     std::string seeds;
-    bool trace = false;
+    bool trace = false, predict = false;
     unsigned jobs = std::max(1U, std::thread::hardware_concurrency());
     auto* one = app.add_option("--seed", seed, "run this seed and describe it");
     auto* many = app.add_option("--seeds", seeds, "run the seeds A-B and describe those that fail")->excludes(one);
+    app.add_flag("--predict", predict, "print for which pairs of networks a direct path is possible");
     app.add_flag("--trace", trace, "print each datagram and event");
     app.add_option("--jobs", jobs, "threads for --seeds")->check(CLI::Range(1, 256))->capture_default_str();
     CLI11_PARSE(app, argc, argv);
+    if (predict) {
+        print_predictions();
+        return 0;
+    }
     mesh::crypto::init();
     if (one->count() > 0) {
         const Scenario s = mesh::sim::random_scenario(seed);

@@ -11,7 +11,8 @@ namespace mesh::sim {
 namespace {
 
 constexpr Duration kLanDelay = microseconds(300);
-constexpr Duration kRelayDelay = milliseconds(2);  // between the core and a relay
+constexpr Duration kRelayDelay = milliseconds(2);  // between the core and a relay, unless told otherwise
+constexpr Duration kDialTimeout = seconds(1);
 constexpr size_t kDerpWaiting = 64;
 constexpr size_t kDerpFraming = 37 + 62;  // frame header and key; TCP, IP and TLS record
 constexpr int kStunOnly = -1;
@@ -73,6 +74,11 @@ void Network::add_regions(int n) {
     map_ = map;
 }
 
+Duration Network::relay_delay(int region) const {
+    const auto it = far_.find(region);
+    return it == far_.end() ? kRelayDelay : it->second;
+}
+
 bool Network::is_server(const Addr& a) const { return a.is_v4() && Prefix{Addr::v4(198, 51, 100, 0), 24}.contains(a); }
 
 // ---- UDP
@@ -103,40 +109,21 @@ void Network::cut(int a, int b, bool dead) {
         cut_.erase(key);
 }
 
-std::optional<Duration> Network::pass(const Link& link, Time& free, size_t size) {
-    Duration d = link.delay;
-    if (size > link.mtu) {
-        ++too_long_;
-        return std::nullopt;
-    }
-    if (random_.below(1'000'000) < link.loss_ppm) return std::nullopt;
-    if (link.kbit_per_s > 0) {
-        const Duration waiting = max(free, now_) - now_;
-        if (static_cast<uint64_t>(waiting.ns) * link.kbit_per_s / 8'000'000 + size > link.queue) {
-            ++queue_drops_;
-            return std::nullopt;
-        }
-        d = d + stream(link, free, size);
-    }
-    if (link.jitter.ns > 0) d = d + microseconds(random_.below(static_cast<uint32_t>(link.jitter.ns / 1000) + 1));
-    if (random_.below(1'000'000) < link.reorder_ppm) d = d + milliseconds(2 + random_.below(19));
-    return d;
-}
-
-Duration Network::stream(const Link& link, Time& free, size_t size) {
-    if (link.kbit_per_s == 0) return {};
-    free = max(free, now_) + microseconds(static_cast<int64_t>(size) * 8000 / link.kbit_per_s);
-    return free - now_;
+std::optional<Duration> Network::pass(const Link& link, uint32_t loss_ppm, Lane& lane, size_t size) {
+    const Lane::Passage p = lane.pass(link, loss_ppm, size, now_, random_);
+    if (p.fate == Lane::Fate::kTooLong) ++too_long_;
+    if (p.fate == Lane::Fate::kQueueFull) ++queue_drops_;
+    return p.fate == Lane::Fate::kThrough ? std::optional(p.delay) : std::nullopt;
 }
 
 // Through the core: the sender's link, then, on arrival, the receiver's.
 void Network::transit(Site* from_site, const Endpoint& from, const Endpoint& to, Bytes datagram) {
     if (from_site == nullptr)
-        return at(now_ + kRelayDelay, [this, from, to, datagram] { arrive(kStunOnly, from, to, datagram); });
+        return at(now_ + relay_delay(from.addr.bytes()[3]), [this, from, to, datagram] { arrive(kStunOnly, from, to, datagram); });
     const Link& l = from_site->link;
     const int copies = random_.below(1'000'000) < l.duplicate_ppm ? 2 : 1;
     for (int i = 0; i < copies; ++i)
-        if (const auto d = pass(l, from_site->up_free, ip_size(to, datagram)))
+        if (const auto d = pass(l, l.loss_ppm, from_site->up, ip_size(to, datagram)))
             at(now_ + *d, [this, number = from_site->number, from, to, datagram] { arrive(number, from, to, datagram); });
     if (random_.below(1'000'000) >= l.replay_ppm) return;
     at(now_ + milliseconds(1000 + random_.below(29'000)), [this, number = from_site->number, from, to, datagram] {
@@ -154,7 +141,7 @@ void Network::arrive(int from_site, const Endpoint& from, const Endpoint& to, By
         if (!here) continue;
         if (from_site >= 0 && cut_.contains(std::minmax(from_site, s->number))) return;
         if (from_site == s->number) return;  // no hairpinning
-        const auto d = pass(s->link, s->down_free, ip_size(to, datagram));
+        const auto d = pass(s->link, s->link.loss_ppm + s->link.loss_in_ppm, s->down, ip_size(to, datagram));
         if (!d) return;
         Site* site = s.get();
         at(now_ + *d, [this, site, nat, from, to, datagram] {
@@ -169,7 +156,7 @@ void Network::arrive(int from_site, const Endpoint& from, const Endpoint& to, By
 
 void Network::answer_stun(const Endpoint& from, const Endpoint& to, ByteSpan datagram) {
     const auto tx = stun::decode_request(datagram);
-    if (!tx || to.port != stun::kDefaultPort) return;
+    if (!tx || to.port != stun::kDefaultPort || dead_.contains(to.addr.bytes()[3])) return;
     uint8_t out[stun::kMaxResponseLen];
     const size_t n = stun::encode_response(*tx, from, out);
     transit(nullptr, to, from, Bytes(out, out + n));
@@ -191,7 +178,8 @@ void Network::derp_connect(Host& host, Site& site, int region, const NodePublic&
     c->key = key;
     c->generation = ++generation_;
     const uint64_t generation = c->generation;
-    const Time ready = now_ + (site.link.delay + kRelayDelay) * 4;
+    const Time ready = now_ + (site.link.delay + relay_delay(region)) * 4;
+    if (dead_.contains(region)) return at(now_ + kDialTimeout, [&host, region] { host.derp_failed(region); });
     relays_[region].push_back(std::move(c));
     at(ready, [this, &host, region, generation] {
         DerpConn* up = conn(host, region);
@@ -224,33 +212,63 @@ bool Network::derp_send(Host& host, int region, const NodePublic& to, ByteSpan d
 
 void Network::relay(DerpConn& c, int region, const NodePublic& to, Bytes datagram) {
     const size_t framed = datagram.size() + kDerpFraming;
-    c.last_out = max(c.last_out, now_ + c.site->link.delay + kRelayDelay + stream(c.site->link, c.site->up_free, framed));
-    at(c.last_out, [this, region, to, from = c.key, host = c.host, generation = c.generation, d = std::move(datagram)] {
+    c.last_out = max(c.last_out, now_ + c.site->link.delay + relay_delay(region) + c.site->up.stream(c.site->link, framed, now_));
+    at(c.last_out, [this, region, to, host = c.host, generation = c.generation, d = std::move(datagram)] {
         DerpConn* sender = conn(*host, region);
         if (sender == nullptr || sender->generation != generation) return;  // broken meanwhile
+        const NodePublic from = sender->key;
         for (const auto& r : relays_[region]) {
             if (r->key != to || !r->up) continue;
-            r->last_in = max(r->last_in, now_ + r->site->link.delay + kRelayDelay +
-                                             stream(r->site->link, r->site->down_free, d.size() + kDerpFraming));
-            at(r->last_in, [this, region, from, d, rhost = r->host, rgeneration = r->generation] {
-                DerpConn* receiver = conn(*rhost, region);
-                if (receiver == nullptr || receiver->generation != rgeneration) return;
-                rhost->derp_arrived(d, region, from);
-            });
+            hand_over(*r, region, r->site->down.stream(r->site->link, d.size() + kDerpFraming, now_),
+                      [region, from, d](Host& receiver) { receiver.derp_arrived(d, region, from); });
+            if (region == liar_) lie(region, *sender, *r, d);
             return;
         }
-        sender->last_in = max(sender->last_in, now_ + sender->site->link.delay + kRelayDelay);
-        at(sender->last_in, [this, region, to, host, generation] {
-            DerpConn* back = conn(*host, region);
-            if (back != nullptr && back->generation == generation) host->derp_peer_gone(region, to);
-        });
+        hand_over(*sender, region, {}, [region, to](Host& back) { back.derp_peer_gone(region, to); });
     });
+}
+
+void Network::hand_over(DerpConn& to, int region, Duration more, std::function<void(Host&)> what) {
+    to.last_in = max(to.last_in, now_ + to.site->link.delay + relay_delay(region) + more);
+    at(to.last_in, [this, region, host = to.host, generation = to.generation, what = std::move(what)] {
+        DerpConn* c = conn(*host, region);
+        if (c != nullptr && c->generation == generation) what(*host);
+    });
+}
+
+void Network::lie(int region, DerpConn& sender, DerpConn& receiver, ByteSpan datagram) {
+    const auto& all = relays_[region];
+    DerpConn& other = *all[lies_.below(static_cast<uint32_t>(all.size()))];
+    Bytes d = to_bytes(datagram);
+    NodePublic from = sender.key;
+    DerpConn* to = &receiver;
+    switch (lies_.below(8)) {
+        case 0: from = other.key; break;
+        case 1: to = &other; break;
+        case 2: d[lies_.below(static_cast<uint32_t>(d.size()))] ^= static_cast<uint8_t>(1U << lies_.below(8)); break;
+        case 3:
+            trace("lie: the receiver has gone");
+            return hand_over(sender, region, {}, [region, gone = receiver.key](Host& host) { host.derp_peer_gone(region, gone); });
+        default: return;
+    }
+    if (!to->up) return;
+    trace("lie: a copy under another key, to another host or with a broken bit");
+    hand_over(*to, region, {}, [region, from, d](Host& host) { host.derp_arrived(d, region, from); });
 }
 
 void Network::derp_restart(int region) {
     auto gone = std::move(relays_[region]);
     relays_[region].clear();
     for (const auto& c : gone) c->host->derp_connected(region, false);
+}
+
+void Network::kill_region(int region, bool dead) {
+    if (!dead) {
+        dead_.erase(region);
+        return;
+    }
+    dead_.insert(region);
+    derp_restart(region);
 }
 
 void Network::forget(Host& host) {

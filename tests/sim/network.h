@@ -18,22 +18,10 @@
 #include "base/random.h"
 #include "base/time.h"
 #include "magicsock/derp/derp_map.h"
+#include "tests/sim/link.h"
 #include "tests/sim/nat.h"
 
 namespace mesh::sim {
-
-/// A way between a site and the core of the internet, the same both ways.
-struct Link {
-    Duration delay = milliseconds(10);
-    Duration jitter{};          ///< up to this much more per datagram; more than the spacing of datagrams reorders them
-    uint32_t loss_ppm = 0;      ///< of a million, as the next three
-    uint32_t duplicate_ppm = 0;
-    uint32_t reorder_ppm = 0;   ///< stay behind for 2 to 20 ms, so that others overtake them
-    uint32_t replay_ppm = 0;    ///< somebody on the way sends them again, 1 to 30 s later
-    uint32_t kbit_per_s = 0;    ///< each way; 0: no limit
-    size_t queue = 64 * 1024;   ///< bytes that wait for their turn when there is a limit; what comes on top is lost
-    size_t mtu = 1500;          ///< of IP packets; longer ones are lost
-};
 
 /// Everybody's wall clock.
 [[nodiscard]] inline WallTime wall(Time now) { return {1'700'000'000LL * 1'000'000'000LL + now.ns}; }
@@ -48,6 +36,8 @@ class Host {
     virtual void udp_arrived(Bytes datagram, const Endpoint& from) = 0;
     virtual void derp_arrived(Bytes datagram, int region, const NodePublic& from) = 0;
     virtual void derp_connected(int region, bool connected) = 0;
+    /// The relay cannot be reached.
+    virtual void derp_failed(int /*region*/) {}
     virtual void derp_peer_gone(int region, const NodePublic& peer) = 0;
 };
 
@@ -57,13 +47,13 @@ struct Site {
     Nat v4;
     std::unique_ptr<Nat> v6;  ///< a firewall; null: no IPv6
     Link link;
-    Time up_free, down_free;      ///< when the link has sent what waits
+    Lane up, down;
     std::map<Addr, Host*> hosts;  ///< by each of their addresses
 };
 
 class Network {
    public:
-    explicit Network(uint64_t seed) : random_(seed) {}
+    explicit Network(uint64_t seed) : random_(seed), lies_(seed + 1) {}
 
     [[nodiscard]] Time now() const { return now_; }
     void at(Time t, std::function<void()> run) { queue_.push({t, seq_++, std::move(run)}); }
@@ -92,6 +82,13 @@ class Network {
     bool derp_send(Host& host, int region, const NodePublic& to, ByteSpan datagram);
     /// The relay restarts: all its connections break.
     void derp_restart(int region);
+    /// How long the region's relay takes to answer, besides the host's own link.
+    void set_region_delay(int region, Duration delay) { far_[region] = delay; }
+    /// No STUN and no relay there any more, or again.
+    void kill_region(int region, bool dead);
+    /// This region's relay does what it should and lies besides: copies go out under somebody else's key, to somebody else, or
+    /// with a broken bit, and senders hear that the receiver has gone. 0: none does.
+    void set_liar(int region) { liar_ = region; }
     /// A host leaves: nothing reaches it any more.
     void forget(Host& host);
 
@@ -127,18 +124,23 @@ class Network {
     };
     void transit(Site* from_site, const Endpoint& from, const Endpoint& to, Bytes datagram);
     /// One way of a link: how long until the datagram is through; nullopt: lost.
-    std::optional<Duration> pass(const Link& link, Time& free, size_t size);
-    /// The same for a relay connection, which waits instead of losing.
-    Duration stream(const Link& link, Time& free, size_t size);
+    std::optional<Duration> pass(const Link& link, uint32_t loss_ppm, Lane& lane, size_t size);
     void arrive(int from_site, const Endpoint& from, const Endpoint& to, Bytes datagram);
     void answer_stun(const Endpoint& from, const Endpoint& to, ByteSpan datagram);
     DerpConn* conn(Host& host, int region);
     void relay(DerpConn& c, int region, const NodePublic& to, Bytes datagram);
+    /// It reaches this connection's host after everything that it was sent before, if the connection still stands.
+    void hand_over(DerpConn& to, int region, Duration more, std::function<void(Host&)> what);
+    void lie(int region, DerpConn& sender, DerpConn& receiver, ByteSpan datagram);
     void mix(ByteSpan b);
     void record(const char* how, const std::string& from, const std::string& to, ByteSpan datagram);
     [[nodiscard]] bool is_server(const Addr& a) const;
+    [[nodiscard]] Duration relay_delay(int region) const;
 
-    SeededRandom random_;
+    SeededRandom random_, lies_;
+    int liar_ = 0;
+    std::map<int, Duration> far_;
+    std::set<int> dead_;
     Time now_{seconds(100'000).ns};
     std::priority_queue<Event> queue_;
     uint64_t seq_ = 0;

@@ -274,8 +274,18 @@ void Node::derp_connected(int region, bool connected) {
     if (!plane_) return;
     plane_->sock().derp_state(region, connected, net_.now());
     plane_->settle(net_.now());
-    if (connected || region != plane_->sock().home_derp()) return;
-    // The home connection comes back by itself.
+    if (!connected) dial_home_again(region);
+}
+
+void Node::derp_failed(int region) {
+    if (!plane_) return;
+    plane_->sock().derp_unreachable(region, net_.now());
+    plane_->settle(net_.now());
+    dial_home_again(region);
+}
+
+void Node::dial_home_again(int region) {
+    if (region != plane_->sock().home_derp()) return;
     later([this, region] { if (plane_->sock().home_derp() == region) net_.derp_connect(*this, *site_, region, record_.key); },
           milliseconds(200 + static_cast<int64_t>(random_.below(300))));
 }
@@ -303,6 +313,7 @@ void Node::endpoints_changed(std::span<const magicsock::LocalEndpoint> endpoints
 
 void Node::home_derp_changed(int region) {
     record_.home_derp = region;
+    if (net_.tracing()) net_.trace(fmt::format("n{} home is {}", number_, region));
     if (region != 0) net_.derp_connect(*this, *site_, region, record_.key);
     request(Request::kUpdate);
 }

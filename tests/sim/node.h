@@ -93,6 +93,7 @@ class Node final : public Host, public dataplane::Kernel, public dataplane::Even
     void udp_arrived(Bytes datagram, const Endpoint& from) override;
     void derp_arrived(Bytes datagram, int region, const NodePublic& from) override;
     void derp_connected(int region, bool connected) override;
+    void derp_failed(int region) override;
     void derp_peer_gone(int region, const NodePublic& peer) override;
 
    private:
@@ -112,6 +113,7 @@ class Node final : public Host, public dataplane::Kernel, public dataplane::Even
     void host_received(ByteSpan packet);
     void host_sends(Bytes packet);
     void set_local_endpoints();
+    void dial_home_again(int region);
     /// Runs after the present call, if this run of the program still lives.
     void later(std::function<void()> run, Duration delay = {});
 

@@ -166,6 +166,10 @@ Scenario random_scenario(uint64_t seed) {
     add_flows(r, s);
     add_policy(r, s);
     add_disturbance(r, s);
+    if (lossy)
+        for (SiteSpec& site : s.sites)
+            if (r.below(2) == 0) site.link.loss_in_ppm = r.below(30'000);
+    if (r.below(4) == 0) s.liar = 1 + static_cast<int>(r.below(static_cast<uint32_t>(s.regions)));
     return s;
 }
 
@@ -173,11 +177,12 @@ std::string Scenario::describe() const {
     std::string out = fmt::format("seed {}: {} regions, control ≤ {} ms\n", seed, regions, control_delay.millis());
     for (size_t i = 0; i < sites.size(); ++i) {
         const SiteSpec& s = sites[i];
-        out += fmt::format("  site {}: {}{}, {} ms + {} ms, loss {:.1f} %, mapping {} s, {}MTU {}\n", i, s.v4.name,
+        out += fmt::format("  site {}: {}{}, {} ms + {} ms, loss {:.1f} % out, {:.1f} % in, mapping {} s, {}MTU {}\n", i, s.v4.name,
                            !s.has_v6 ? "" : s.v6_filter == Depends::kNothing ? ", open IPv6" : ", IPv6", s.link.delay.millis(),
-                           s.link.jitter.millis(), s.link.loss_ppm / 1e4, s.v4.expiry.millis() / 1000,
+                           s.link.jitter.millis(), s.link.loss_ppm / 1e4, (s.link.loss_ppm + s.link.loss_in_ppm) / 1e4, s.v4.expiry.millis() / 1000,
                            s.link.kbit_per_s == 0 ? "" : fmt::format("{} kbit/s, queue {} bytes, ", s.link.kbit_per_s, s.link.queue), s.link.mtu);
     }
+    if (liar != 0) out += fmt::format("  the relay of region {} lies\n", liar);
     for (size_t i = 0; i < nodes.size(); ++i) out += fmt::format("  n{} in site {} from {:.1f} s\n", i, nodes[i].site, nodes[i].join.seconds());
     for (const FlowSpec& f : flows)
         out += fmt::format("  n{} pings n{} from {:.1f} s every {} ms, {} bytes{}\n", f.from, f.to, f.start.seconds(), f.interval.millis(), f.size, f.as < 0 ? "" : fmt::format(", as n{}", f.as));

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
 
 #include "tests/sim/world.h"
 
@@ -114,6 +115,41 @@ TEST(Sim, AnIdlePairSendsNothing) {
     s.length = minutes(60);
     const Outcome later = run_scenario(s);
     EXPECT_EQ(quiet.datagrams, later.datagrams);
+}
+
+TEST(Sim, HomeIsTheNearestRegionMovesWhenItDiesAndComesBackOnce) {
+    Scenario s = pair(kEasy, kEasy);
+    s.regions = 3;
+    // Two links of 8 and 12 ms: round trips of about 26, 66 and 216 ms, and 34, 74 and 224 ms.
+    s.far = {{.delay = milliseconds(10), .dies = seconds(60), .back = seconds(120)}, {.delay = milliseconds(50)}, {.delay = milliseconds(200)}};
+    s.length = minutes(15);
+    std::vector<std::pair<double, int>> homes[2];
+    const Outcome o = run_scenario(s, [&](const std::string& line) {
+        double at = 0;
+        int node = 0, home = 0;
+        if (std::sscanf(line.c_str(), "%lf n%d home is %d", &at, &node, &home) == 3) homes[node].emplace_back(at, home);
+    });
+    for (const std::string& f : o.failures) ADD_FAILURE() << f;
+    for (const auto& moves : homes) {
+        ASSERT_EQ(moves.size(), 3U) << "it neither stayed nor flapped";
+        EXPECT_EQ(moves[0].second, 1);
+        EXPECT_EQ(moves[1].second, 2);
+        EXPECT_EQ(moves[2].second, 1);
+        EXPECT_LT(moves[1].first, 60 + 10) << "soon after its death";
+        EXPECT_GT(moves[2].first, 120);
+        EXPECT_LT(moves[2].first, 120 + 360) << "a relay that could not be dialled is given five minutes";
+    }
+}
+
+TEST(Sim, ARelayThatLiesCannotBreakWhatItCarries) {
+    for (const NatType& nat : {kHard, kEasy}) {
+        Scenario s = pair(nat, nat);
+        for (int i = 0; i < 3; ++i) s.nodes.push_back({.site = i % 2, .join = milliseconds(200)});
+        s.roll_call = true;
+        s.regions = 1;
+        s.liar = 1;
+        expect_good(s);
+    }
 }
 
 TEST(Sim, TheSameSeedIsTheSameRun) {
@@ -272,6 +308,8 @@ TEST(Link, IsWhatItSays) {
     const size_t half = through({.loss_ppm = 500'000}, 1000, 100, *net).size();
     EXPECT_GT(half, 400U);
     EXPECT_LT(half, 600U);
+    net = fresh();
+    EXPECT_EQ(through({.loss_in_ppm = 1'000'000}, 100, 100, *net).size(), 100U) << "only the way into the site is worse";
     for (const Link& link : {Link{.reorder_ppm = 300'000}, Link{.jitter = milliseconds(5)}}) {
         net = fresh();
         got = through(link, 100, 100, *net);

@@ -36,6 +36,14 @@ World::World(const Scenario& s, const TraceSink& trace)
 
 void World::build() {
     net_.add_regions(scenario_.regions);
+    net_.set_liar(scenario_.liar);
+    for (size_t i = 0; i < scenario_.far.size(); ++i) {
+        const RegionSpec& r = scenario_.far[i];
+        const int region = static_cast<int>(i) + 1;
+        net_.set_region_delay(region, r.delay);
+        if (r.dies.ns > 0) net_.at(start() + r.dies, [this, region] { net_.kill_region(region, true); });
+        if (r.back.ns > 0) net_.at(start() + r.back, [this, region] { net_.kill_region(region, false); });
+    }
     for (const SiteSpec& spec : scenario_.sites) {
         Site& s = net_.add_site(spec.v4);
         s.link = spec.link;

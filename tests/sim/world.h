@@ -62,6 +62,10 @@ struct Disturbance {
     Duration length{};
     int x = 0, y = 0;
 };
+struct RegionSpec {
+    Duration delay = milliseconds(2);  ///< until its relay has answered, besides the host's own link
+    Duration dies{}, back{};           ///< its relay; zero: it does not
+};
 struct Scenario {
     uint64_t seed = 1;
     std::vector<SiteSpec> sites;
@@ -72,6 +76,8 @@ struct Scenario {
     bool roll_call = false;                   ///< in the last 12 s
     Sabotage sabotage = Sabotage::kNone;      ///< of node 1
     int regions = 2;
+    std::vector<RegionSpec> far;  ///< of regions 1, 2, …; the others are as near as can be
+    int liar = 0;  ///< the region whose relay lies; 0: none
     Duration control_delay = milliseconds(500);  ///< the longest
     Duration length = seconds(40);
     [[nodiscard]] bool lossy() const;
