@@ -427,12 +427,13 @@ Result<std::unique_ptr<ControlServer>> ControlServer::start(platform::Loop& loop
     auto state = std::make_unique<State>(loop, random, std::move(options));
     state->key = MachinePrivate::generate(random);
     State* s = state.get();
-    TRY_ASSIGN(state->listener, platform::Listener::tcp(loop, s->options.listen, [s](platform::ByteStream stream) {
-                   if (s->sessions.size() >= kMaxSessions) return;
-                   auto session = std::make_unique<Session>(*s, std::move(stream));
-                   Session* p = session.get();
-                   s->sessions.emplace(p, std::move(session));
-               }));
+    const auto accept = [s](platform::ByteStream stream) {
+        if (s->sessions.size() >= kMaxSessions) return;
+        auto session = std::make_unique<Session>(*s, std::move(stream));
+        Session* p = session.get();
+        s->sessions.emplace(p, std::move(session));
+    };
+    TRY_ASSIGN(state->listener, platform::Listener::tcp(loop, s->options.listen, accept, platform::Listener::TcpOptions{.v6_only = false}));
     if (!named) {
         const Endpoint at{s->options.listen.addr, state->listener->port()};
         s->options.registry.base_url = fmt::format("{}://{}", s->options.tls ? "https" : "http", at.str());
