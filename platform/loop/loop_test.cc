@@ -137,14 +137,16 @@ TEST(Soon, ComesOnceATurnInOrderAndNotOnceItIsGone) {
 
 TEST(FdPoll, TellsReadableAndWritableAndMayDieInside) {
     Loop loop;
-    auto [a, b] = socket_pair();
+    const auto pair = socket_pair();
+    const auto& a = std::get<0>(pair);
+    const auto& other = std::get<1>(pair);  // no structured binding: not every Clang lets a lambda capture one
     bool writable = false;
     std::unique_ptr<FdPoll> poll;
     poll = std::make_unique<FdPoll>(loop, a.get(), [&](FdPoll::Events e) {
         if (e.writable && !e.readable) {
             writable = true;
             poll->set_interest(true, false);
-            ASSERT_EQ(::send(b.get(), "x", 1, 0), 1);
+            ASSERT_EQ(::send(other.get(), "x", 1, 0), 1);
         } else if (e.readable) {
             poll.reset();
         }
