@@ -3,14 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include "base/test_vectors.h"
+
 namespace mesh::dns {
 namespace {
 
-Bytes hex(std::string_view text) {
-    Bytes out(text.size() / 2);
-    EXPECT_TRUE(hex_decode(text, out));
-    return out;
-}
+using mesh::testing::from_hex;
 
 TEST(DnsMessage, QueriesRoundTrip) {
     Query q;
@@ -29,10 +27,10 @@ TEST(DnsMessage, PointersOnlyLeadBack) {
     // A question whose name points at itself, and one that points ahead.
     for (const char* name : {"c00c", "c00e"}) {
         Query q;
-        EXPECT_EQ(parse_query(hex(std::string("000101000001000000000000") + name + "00010001"), q), QueryError::kFormErr) << name;
+        EXPECT_EQ(parse_query(from_hex(std::string("000101000001000000000000") + name + "00010001"), q), QueryError::kFormErr) << name;
     }
     // An answer whose name points at the question.
-    const Bytes m = hex("00018180000100010000000001610162000001" "0001" "c00c00010001" "0000003c0004" "01020304");
+    const Bytes m = from_hex("00018180000100010000000001610162000001" "0001" "c00c00010001" "0000003c0004" "01020304");
     const auto parsed = parse_message(m);
     ASSERT_TRUE(parsed);
     EXPECT_EQ(parsed->answers.at(0).name, "a.b");
@@ -58,7 +56,7 @@ TEST(DnsMessage, OddBytesInLabelsSurviveTheTextForm) {
     Bytes wire;
     ASSERT_TRUE(append_name(wire, "a\\046b.c"));
     EXPECT_EQ(hex_encode(wire), "03612e62016300");
-    Bytes message = hex("000101000001000000000000");
+    Bytes message = from_hex("000101000001000000000000");
     message.insert(message.end(), wire.begin(), wire.end());
     message.insert(message.end(), {0, 1, 0, 1});
     Query q;

@@ -80,8 +80,7 @@ TEST(DerperServer, HttpPagesAndRefusals) {
     EXPECT_TRUE(lab.get("nonsense\r\n\r\n").starts_with("HTTP/1.1 400"));
     // Two requests on one connection.
     Raw raw;
-    raw.stream = connect_loopback(lab.server->port());
-    raw.stream.attach(lab.loop, raw);
+    raw.connect(lab.loop, lab.server->port());
     raw.stream.write("GET /robots.txt HTTP/1.1\r\nHost: x\r\n\r\nGET /generate_204 HTTP/1.1\r\nHost: x\r\n"
                      "Connection: close\r\n\r\n");
     ASSERT_TRUE(lab.until([&] { return raw.closed; }));
@@ -92,8 +91,7 @@ TEST(DerperServer, HttpPagesAndRefusals) {
 TEST(DerperServer, GarbageAfterTheUpgradeEndsOnlyThatConnection) {
     Lab lab;
     Raw raw;
-    raw.stream = connect_loopback(lab.server->port());
-    raw.stream.attach(lab.loop, raw);
+    raw.connect(lab.loop, lab.server->port());
     raw.stream.write("GET /derp HTTP/1.1\r\nHost: x\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\r\n");
     raw.stream.write(std::string(1000, '\x02'));
     ASSERT_TRUE(lab.until([&] { return raw.closed; }));
@@ -181,8 +179,7 @@ TEST(DerperServer, WhoLeavesTellsClientsWhenToReturn) {
     Raw idle;
     a.start(connect_loopback(lab.server->port()));
     b.start(connect_loopback(lab.server->port()));
-    idle.stream = connect_loopback(lab.server->port());
-    idle.stream.attach(lab.loop, idle);
+    idle.connect(lab.loop, lab.server->port());
     ASSERT_TRUE(lab.until([&] { return a.session.connected() && b.session.connected() && lab.server->connections() == 3; }));
     a.send(b.key.public_key(), Bytes(60000, 7));
     ASSERT_TRUE(lab.until([&] { return lab.server->stats().packets_in == 1; }));
@@ -204,10 +201,7 @@ TEST(DerperServer, OfThoseWhoDoNotLogInTheOldestGoes) {
     client.start(connect_loopback(lab.server->port()));
     ASSERT_TRUE(lab.until([&] { return client.session.connected(); }));
     std::vector<Raw> idle(65);
-    for (Raw& r : idle) {
-        r.stream = connect_loopback(lab.server->port());
-        r.stream.attach(lab.loop, r);
-    }
+    for (Raw& r : idle) r.connect(lab.loop, lab.server->port());
     ASSERT_TRUE(lab.until([&] { return idle[0].closed; }));
     EXPECT_FALSE(idle[1].closed);
     EXPECT_FALSE(idle[64].closed);
@@ -223,10 +217,7 @@ TEST(DerperServer, ConnectionsAboveTheLimitAreClosedAtOnce) {
         c.accept_burst = 2;
     });
     Raw raw[3];
-    for (Raw& r : raw) {
-        r.stream = connect_loopback(lab.server->port());
-        r.stream.attach(lab.loop, r);
-    }
+    for (Raw& r : raw) r.connect(lab.loop, lab.server->port());
     ASSERT_TRUE(lab.until([&] { return raw[2].closed; }));
     EXPECT_FALSE(raw[0].closed);
     EXPECT_FALSE(raw[1].closed);
@@ -239,8 +230,7 @@ TEST(DerperServer, MetricsAndDebugAreForThoseWhoMay) {
     ASSERT_TRUE(lab.until([&] { return c.session.connected(); }));
     const auto get = [&](const std::string& path, const std::string& more = "") {
         Raw raw;
-        raw.stream = connect_loopback(lab.server->port());
-        raw.stream.attach(lab.loop, raw);
+        raw.connect(lab.loop, lab.server->port());
         raw.stream.write("GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + more + "\r\n");
         EXPECT_TRUE(lab.until([&] { return raw.closed; }));
         return raw.got;

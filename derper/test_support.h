@@ -32,6 +32,10 @@ struct Raw final : platform::ByteStream::Listener {
     std::string got;
     bool closed = false;
     platform::ByteStream stream;
+    void connect(platform::Loop& loop, uint16_t port) {
+        stream = connect_loopback(port);
+        stream.attach(loop, *this);
+    }
     void on_bytes(MutByteSpan b) override { got += as_text(b); }
     void on_closed(const Status&) override { closed = true; }
 };
@@ -128,8 +132,7 @@ struct Lab {
     }
     std::string get(const std::string& request) {
         Raw raw;
-        raw.stream = connect_loopback(server->port());
-        raw.stream.attach(loop, raw);
+        raw.connect(loop, server->port());
         raw.stream.write(request);
         EXPECT_TRUE(until([&] { return raw.closed || raw.got.find("\r\n\r\n") != std::string::npos; }));
         return raw.got;

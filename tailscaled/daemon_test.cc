@@ -61,6 +61,24 @@ TEST(PeerIds, AKeyChangeIsAnotherPeer) {
     EXPECT_EQ(ids.find(7), kNoPeer);
 }
 
+TEST(NetworkPlan, NetworksOfPeersAreOfferedRoutesAndTheirAddressesAreNot) {
+    const auto with = [&](const std::vector<const char*>& allowed) {
+        auto n = std::make_shared<netmap::Node>();
+        n->addresses = {*Prefix::parse("100.64.0.2/32"), *Prefix::parse("10.1.0.2/32")};
+        n->allowed_ips = n->addresses;
+        for (const char* p : allowed) n->allowed_ips.push_back(*Prefix::parse(p));
+        netmap::NetMap map;
+        map.peers.upsert(n);
+        return map;
+    };
+    EXPECT_FALSE(offer_routes(netmap::NetMap{}));
+    EXPECT_FALSE(offer_routes(with({})));
+    EXPECT_FALSE(offer_routes(with({"0.0.0.0/0", "::/0"}))) << "an exit node";
+    EXPECT_FALSE(offer_routes(with({"100.100.1.1/32"}))) << "a service of the tailnet";
+    EXPECT_TRUE(offer_routes(with({"192.168.50.0/24"})));
+    EXPECT_TRUE(offer_routes(with({"192.168.50.7/32"})));
+}
+
 TEST(Profiles, IdentitySurvivesARestartAndStampsNeverGoBack) {
     SeededRandom random(3);
     auto p = *ipn::Profiles::load({}, random);

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tailscaled/dns_tcp.h"
 
-#include <algorithm>
-
 #include "base/dns_message.h"
 
 namespace mesh::daemon {
@@ -10,7 +8,7 @@ namespace mesh::daemon {
 class DnsTcp::Connection final : public platform::ByteStream::Listener, public std::enable_shared_from_this<Connection> {
    public:
     Connection(DnsTcp& owner, platform::ByteStream stream)
-        : owner_(owner), idle_(owner.loop_, [this] { owner_.drop(this); }), stream_(std::move(stream)) {}
+        : owner_(owner), idle_(owner.loop_, [this] { owner_.connections_.drop(this); }), stream_(std::move(stream)) {}
 
     void begin() {
         stream_.attach(owner_.loop_, *this);
@@ -23,7 +21,7 @@ class DnsTcp::Connection final : public platform::ByteStream::Listener, public s
     }
     void on_closed(const Status& why) override {
         finished_ = true;
-        if (!why || under_way_ == 0) owner_.drop(this);
+        if (!why || under_way_ == 0) owner_.connections_.drop(this);
     }
 
     void close() {
@@ -36,7 +34,7 @@ class DnsTcp::Connection final : public platform::ByteStream::Listener, public s
         const auto self = shared_from_this();  // an answer at once may close us
         while (inbox_.size() >= 2 && under_way_ < kMaxQueries && stream_.is_open()) {
             const size_t n = load_be16(inbox_.data());
-            if (n < dns::kHeaderBytes || n > dns::kMaxQueryBytes) return owner_.drop(this);
+            if (n < dns::kHeaderBytes || n > dns::kMaxQueryBytes) return owner_.connections_.drop(this);
             if (inbox_.size() < 2 + n) break;
             const Bytes query(inbox_.begin() + 2, inbox_.begin() + 2 + static_cast<std::ptrdiff_t>(n));
             inbox_.erase(inbox_.begin(), inbox_.begin() + 2 + static_cast<std::ptrdiff_t>(n));
@@ -54,7 +52,7 @@ class DnsTcp::Connection final : public platform::ByteStream::Listener, public s
         Bytes framed(2);
         store_be16(framed.data(), static_cast<uint16_t>(reply.size()));
         framed.insert(framed.end(), reply.begin(), reply.end());
-        if (reply.empty() || reply.size() > 0xFFFF || !stream_.write(framed) || (finished_ && under_way_ == 0)) return owner_.drop(this);
+        if (reply.empty() || reply.size() > 0xFFFF || !stream_.write(framed) || (finished_ && under_way_ == 0)) return owner_.connections_.drop(this);
         if (inbox_.size() >= 2 && !taking_later_) {
             taking_later_ = true;
             owner_.loop_.post([weak = weak_from_this()] {
@@ -79,12 +77,7 @@ class DnsTcp::Connection final : public platform::ByteStream::Listener, public s
 
 Result<std::unique_ptr<DnsTcp>> DnsTcp::start(platform::Loop& loop, const std::string& device, Ask ask) {
     std::unique_ptr<DnsTcp> out(new DnsTcp(loop, std::move(ask), !device.empty()));
-    platform::Listener::TcpOptions options;
-    options.v6_only = false;
-    options.device = device;
-    const auto on_accept = [self = out.get()](platform::ByteStream stream) { self->accept(std::move(stream)); };
-    auto listener = platform::Listener::tcp(loop, {*Addr::parse("::"), 0}, on_accept, options);
-    if (!listener) listener = platform::Listener::tcp(loop, {Addr::v4(0, 0, 0, 0), 0}, on_accept, options);  // a kernel without IPv6
+    auto listener = listen_by_tun(loop, device, {uint16_t{0}}, [self = out.get()](platform::ByteStream stream) { self->accept(std::move(stream)); });
     if (!listener) return tl::unexpected(std::move(listener.error()));
     out->listener_ = std::move(*listener);
     return out;
@@ -98,17 +91,7 @@ void DnsTcp::accept(platform::ByteStream stream) {
     const Addr from = stream.remote_endpoint().addr;
     if (only_service_ && from != service_addr_v4() && from != service_addr_v6()) return;
     if (connections_.size() >= kMaxConnections) return;
-    connections_.push_back(std::make_shared<Connection>(*this, std::move(stream)));
-    connections_.back()->begin();
-}
-
-void DnsTcp::drop(Connection* connection) {
-    const auto it = std::find_if(connections_.begin(), connections_.end(), [&](const auto& c) { return c.get() == connection; });
-    if (it == connections_.end()) return;
-    connection->close();
-    // It may be on the stack.
-    loop_.post([old = std::move(*it)] {});
-    connections_.erase(it);
+    connections_.add(std::make_shared<Connection>(*this, std::move(stream)));
 }
 
 }  // namespace mesh::daemon

@@ -4,12 +4,10 @@
 /// loop. Takes connections that come by the TUN from our own service address and no others.
 
 #include <functional>
-#include <list>
 #include <memory>
 #include <string>
 
-#include "platform/loop/loop.h"
-#include "platform/net/listener.h"
+#include "tailscaled/tunnel_server.h"
 
 namespace mesh::daemon {
 
@@ -32,12 +30,11 @@ class DnsTcp {
     class Connection;
     DnsTcp(platform::Loop& loop, Ask ask, bool only_service) : loop_(loop), ask_(std::move(ask)), only_service_(only_service) {}
     void accept(platform::ByteStream stream);
-    void drop(Connection* connection);
 
     platform::Loop& loop_;
     Ask ask_;
     bool only_service_;
-    std::list<std::shared_ptr<Connection>> connections_;
+    Connections<Connection> connections_{loop_};
     std::unique_ptr<platform::Listener> listener_;
 };
 

@@ -68,7 +68,7 @@ class PeerApi::Connection final : public platform::ByteStream::Listener, public 
     Connection(PeerApi& owner, platform::ByteStream stream)
         : owner_(owner),
           peer_(stream.remote_endpoint().addr),
-          idle_(owner.loop_, [this] { owner_.drop(this); }),
+          idle_(owner.loop_, [this] { owner_.connections_.drop(this); }),
           parser_(http1::Role::kRequests, dns::kMaxQueryBytes),
           stream_(std::move(stream)) {}
 
@@ -87,7 +87,7 @@ class PeerApi::Connection final : public platform::ByteStream::Listener, public 
         inbox_.insert(inbox_.end(), bytes.begin(), bytes.end());
         take_requests();
     }
-    void on_closed(const Status& /*why*/) override { owner_.drop(this); }
+    void on_closed(const Status& /*why*/) override { owner_.connections_.drop(this); }
 
    private:
     /// One after the other: reading rests while an answer is under way.
@@ -135,7 +135,7 @@ class PeerApi::Connection final : public platform::ByteStream::Listener, public 
     void answer(http1::Response response, bool keep_alive) {
         if (!stream_.is_open()) return;
         response.keep_alive = keep_alive;
-        if (!stream_.write(http1::serialize(response)) || !keep_alive) owner_.drop(this);
+        if (!stream_.write(http1::serialize(response)) || !keep_alive) owner_.connections_.drop(this);
     }
 
     PeerApi& owner_;
@@ -149,19 +149,9 @@ class PeerApi::Connection final : public platform::ByteStream::Listener, public 
 
 Result<std::unique_ptr<PeerApi>> PeerApi::start(platform::Loop& loop, const std::string& device, uint16_t port, Allowed allowed, Ask ask) {
     std::unique_ptr<PeerApi> out(new PeerApi(loop, std::move(allowed), std::move(ask)));
-    platform::Listener::TcpOptions options;
-    options.v6_only = false;
-    options.device = device;
-    const auto on_accept = [self = out.get()](platform::ByteStream stream) { self->accept(std::move(stream)); };
-    // A kernel without IPv6, and a port that is taken.
-    for (const uint16_t at : {port, uint16_t{0}})
-        for (const Addr& any : {*Addr::parse("::"), Addr::v4(0, 0, 0, 0)}) {
-            auto listener = platform::Listener::tcp(loop, {any, at}, on_accept, options);
-            if (!listener && at == 0 && any.is_v4()) return tl::unexpected(std::move(listener.error()));
-            if (!listener) continue;
-            out->listener_ = std::move(*listener);
-            return out;
-        }
+    auto listener = listen_by_tun(loop, device, {port, uint16_t{0}}, [self = out.get()](platform::ByteStream stream) { self->accept(std::move(stream)); });
+    if (!listener) return tl::unexpected(std::move(listener.error()));
+    out->listener_ = std::move(*listener);
     return out;
 }
 
@@ -173,17 +163,7 @@ void PeerApi::accept(platform::ByteStream stream) {
     const Addr from = stream.remote_endpoint().addr;
     const auto same = std::count_if(connections_.begin(), connections_.end(), [&](const auto& c) { return c->peer() == from; });
     if (connections_.size() >= kMaxConnections || static_cast<size_t>(same) >= kMaxPerPeer) return;
-    connections_.push_back(std::make_shared<Connection>(*this, std::move(stream)));
-    connections_.back()->begin();
-}
-
-void PeerApi::drop(Connection* connection) {
-    const auto it = std::find_if(connections_.begin(), connections_.end(), [&](const auto& c) { return c.get() == connection; });
-    if (it == connections_.end()) return;
-    connection->close();
-    // It may be on the stack.
-    loop_.post([old = std::move(*it)] {});
-    connections_.erase(it);
+    connections_.add(std::make_shared<Connection>(*this, std::move(stream)));
 }
 
 }  // namespace mesh::daemon

@@ -7,15 +7,13 @@
 /// who may ask is decided here.
 
 #include <functional>
-#include <list>
 #include <memory>
 #include <string>
 
 #include "base/dns_message.h"
 #include "base/http1.h"
 #include "base/result.h"
-#include "platform/loop/loop.h"
-#include "platform/net/listener.h"
+#include "tailscaled/tunnel_server.h"
 
 namespace mesh::daemon {
 
@@ -41,12 +39,11 @@ class PeerApi {
     class Connection;
     PeerApi(platform::Loop& loop, Allowed allowed, Ask ask) : loop_(loop), allowed_(std::move(allowed)), ask_(std::move(ask)) {}
     void accept(platform::ByteStream stream);
-    void drop(Connection* connection);
 
     platform::Loop& loop_;
     Allowed allowed_;
     Ask ask_;
-    std::list<std::shared_ptr<Connection>> connections_;
+    Connections<Connection> connections_{loop_};
     std::unique_ptr<platform::Listener> listener_;
 };
 

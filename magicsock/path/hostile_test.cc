@@ -6,6 +6,7 @@
 #include <set>
 
 #include "magicsock/path/magicsock.h"
+#include "magicsock/path/test_net.h"
 
 namespace mesh::magicsock {
 namespace {
@@ -13,7 +14,7 @@ namespace {
 constexpr size_t kPingLen = disco::kOverhead + disco::kPingPayloadLen;
 
 /// Remembers the pings that leave; nobody answers.
-struct Sink final : Output {
+struct Sink final : test::QuietOutput {
     std::vector<std::pair<Time, Endpoint>> pings;
     size_t pongs = 0;
     Time now{};
@@ -25,14 +26,6 @@ struct Sink final : Output {
         else
             pings.emplace_back(now, to);
     }
-    bool send_derp(int, const NodePublic&, ByteSpan) override { return true; }
-    void path_changed(PeerId, const Path&, Time) override {}
-    void endpoints_changed(std::span<const LocalEndpoint>) override {}
-    void home_derp_changed(int) override {}
-    void netcheck_done(const netcheck::Report&) override {}
-    void ping_done(uint64_t, const PingResult&) override {}
-    void resolve_names(const std::vector<std::string>&) override {}
-    void https_latency_wanted(const std::vector<int>&) override {}
 };
 
 struct Attack {

@@ -347,17 +347,10 @@ TEST(Magicsock, NothingIsSentToAddressesThatCannotBePeers) {
 }
 
 TEST(Magicsock, LoopbackIsProbedOnlyIfConfigured) {
-    struct Quiet final : Output {
+    struct Quiet final : test::QuietOutput {
         std::vector<Endpoint> to;
         void send_udp(const Endpoint& e, ByteSpan) override { to.push_back(e); }
         bool send_derp(int, const NodePublic&, ByteSpan) override { return false; }
-        void path_changed(PeerId, const Path&, Time) override {}
-        void endpoints_changed(std::span<const LocalEndpoint>) override {}
-        void home_derp_changed(int) override {}
-        void netcheck_done(const netcheck::Report&) override {}
-        void ping_done(uint64_t, const PingResult&) override {}
-        void resolve_names(const std::vector<std::string>&) override {}
-        void https_latency_wanted(const std::vector<int>&) override {}
     };
     for (bool allow : {false, true}) {
         SeededRandom random(1);

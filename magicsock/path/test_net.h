@@ -25,6 +25,19 @@ enum class NatKind : uint8_t {
     kBlocked,  ///< no UDP at all
 };
 
+/// Takes everything and tells nothing: tests override what they look at.
+struct QuietOutput : Output {
+    void send_udp(const Endpoint&, ByteSpan) override {}
+    bool send_derp(int, const NodePublic&, ByteSpan) override { return true; }
+    void path_changed(PeerId, const Path&, Time) override {}
+    void endpoints_changed(std::span<const LocalEndpoint>) override {}
+    void home_derp_changed(int) override {}
+    void netcheck_done(const netcheck::Report&) override {}
+    void ping_done(uint64_t, const PingResult&) override {}
+    void resolve_names(const std::vector<std::string>&) override {}
+    void https_latency_wanted(const std::vector<int>&) override {}
+};
+
 class TestNet;
 
 class TestNode final : public Output {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include <gtest/gtest.h>
 
+#include "base/test_vectors.h"
 #include "magicsock/portmap/natpmp.h"
 #include "magicsock/portmap/pcp.h"
 #include "magicsock/portmap/ssdp.h"
@@ -9,11 +10,7 @@
 namespace mesh::portmap {
 namespace {
 
-Bytes from_hex(std::string_view hex) {
-    Bytes out(hex.size() / 2);
-    EXPECT_TRUE(hex_decode(hex, out));
-    return out;
-}
+using mesh::testing::from_hex;
 
 // ---- NAT-PMP (RFC 6886 3.2, 3.3) -----------------------------------------------------------------------------------
 

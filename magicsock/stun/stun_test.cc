@@ -3,16 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include "base/test_vectors.h"
+
 namespace mesh::stun {
 namespace {
 
 constexpr TxId kTx = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
 
-Bytes from_hex(std::string_view hex) {
-    Bytes out(hex.size() / 2);
-    EXPECT_TRUE(hex_decode(hex, out));
-    return out;
-}
+using mesh::testing::from_hex;
 
 TEST(Stun, RequestEqualsTheGoldenBytes) {
     EXPECT_EQ(hex_encode(encode_request(kTx)),

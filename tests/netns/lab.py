@@ -343,6 +343,14 @@ class Lab:
     def node(self, space, binaries=OURS, **kw):
         return Node(self, space, pathlib.Path(binaries), **kw)
 
+    def pair(self, a, b):
+        """Two nodes of ours that have joined, the first one knows the second."""
+        nodes = self.node(a).start(), self.node(b).start()
+        for n in nodes:
+            n.join()
+        nodes[0].wait_peer(nodes[1])
+        return nodes
+
     def page(self, space="lanhost", port=80, text="hello from the LAN\n"):
         """A web server; returns the process."""
         folder = self.dir / f"page-{space}"

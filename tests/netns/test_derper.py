@@ -203,10 +203,7 @@ def test_five_hundred_hostile_connections_do_not_hurt_an_honest_pair():
     with flat("siege", "a", "b", "evil") as lab:
         derper = bare_derper(lab)
         lab.control(derp_map=printed_map(derper))
-        a, b = lab.node("a").start(), lab.node("b").start()
-        a.join()
-        b.join()
-        a.wait_peer(b)
+        a, b = lab.pair("a", "b")
         b.wait_peer(a)
         pair_over_relay(a, b, "custom")
         before = metric(lab)
@@ -304,10 +301,7 @@ def test_a_siege_of_twenty_minutes():
     with flat("siege", "a", "b", "evil") as lab:
         derper = bare_derper(lab)
         lab.control(derp_map=printed_map(derper))
-        a, b = lab.node("a").start(), lab.node("b").start()
-        a.join()
-        b.join()
-        a.wait_peer(b)
+        a, b = lab.pair("a", "b")
         b.wait_peer(a)
         pair_over_relay(a, b, "custom")
         lab.start("b", ["iperf3", "-s"])

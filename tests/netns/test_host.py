@@ -300,10 +300,7 @@ def test_what_an_administrator_deletes_is_back_in_two_seconds(tailnet):
         lab.flat("a", "b")
         lab.derper()
         lab.control(**TAILNETS[tailnet])
-        a, b = lab.node("a").start(), lab.node("b").start()
-        a.join()
-        b.join()
-        a.wait_peer(b)
+        a, b = lab.pair("a", "b")
         # Without our chain before it this rule lets nothing in; without our route nothing goes out.
         admins = "INPUT -i tailscale0 -j DROP"
         lab.run("a", f"iptables -A {admins}")
@@ -330,10 +327,7 @@ def test_the_link_comes_and_goes(tailnet):
         lab.flat("a", "b")
         lab.derper()
         lab.control(**TAILNETS[tailnet])
-        a, b = lab.node("a").start(), lab.node("b").start()
-        a.join()
-        b.join()
-        a.wait_peer(b)
+        a, b = lab.pair("a", "b")
         wait_for("a direct path", lambda: a.ping_through(b.ip(), count=1).finish().lost == 0 and a.direct(b.ip()))
         for down, up in (("ip link set eth0 down", "ip link set eth0 up"),
                          ("ip addr flush dev eth0", "ip addr add 10.50.3.77/16 dev eth0")):
@@ -358,10 +352,7 @@ def test_the_default_route_moves(tailnet, relayed):
         lab.control(**TAILNETS[tailnet])
         if relayed:
             lab.relayed_only("far")
-        a, b = lab.node("laptop").start(), lab.node("far").start()
-        a.join()
-        b.join()
-        a.wait_peer(b)
+        a, b = lab.pair("laptop", "far")
         wait_for("a path", lambda: a.ping_through(b.ip(), count=1).finish().lost == 0 and (relayed or a.direct(b.ip())))
         for old, new, gateway in (("eth0", "wlan0", "192.168.2.1"), ("wlan0", "eth0", "192.168.1.1")):
             lab.run("laptop", f"ip link set {new} up")

@@ -47,7 +47,10 @@ def test_bare_up_on_a_running_node_succeeds(pair):
 
 
 def test_routes_go_when_they_are_not_accepted_any_more(pair):
+    said = "Some peers are advertising routes but --accept-routes is false"
+    assert said not in (pair.laptop.status()["Health"] or [])
     pair.laptop.cli("set", "--accept-routes=false")
+    assert said in pair.laptop.status()["Health"]
     assert "192.168.50.0/24" not in pair.run("laptop", "ip route show table 52").stdout
     assert pair.fetch("laptop", "http://192.168.50.20/", timeout=1).returncode != 0
     pair.laptop.cli("set", "--accept-routes=true")

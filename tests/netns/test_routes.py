@@ -218,10 +218,7 @@ def test_a_host_without_ipv6():
         lab.control()
         lab.run("a", "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1")
         before = lab.host_state("a")
-        a, b = lab.node("a").start(), lab.node("b").start()
-        a.join()
-        b.join()
-        a.wait_peer(b)
+        a, b = lab.pair("a", "b")
         wait_for("traffic", lambda: a.ping_through(b.ip(), count=1).finish().lost == 0)
         assert "router: disabling tunneled IPv6 due to system IPv6 config: disable_ipv6 is set" in a.daemon.text()
         assert "52" not in lab.run("a", "ip -6 rule").stdout

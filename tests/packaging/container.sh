@@ -6,32 +6,18 @@
 # Needs root, debootstrap and a Debian mirror. Prints "N passed, N failed".
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/../.."
+. tests/packaging/chroot.sh
 build=$(readlink -f "${1:-build/release}")
-suite=bookworm
 work=$(mktemp -d)
 root=$work/root
 finish() {
-    for m in proc dev; do ! mountpoint -q "$root/$m" || umount "$root/$m"; done
+    close_chroot "$root"
     rm -rf "$work"
 }
 trap finish EXIT
 die() { echo "$*"; echo "0 passed, 1 failed"; exit 1; }
 
-mkdir -p "$build/packages"
-cache=$build/packages/debootstrap-$suite.tar
-if [ ! -s "$cache" ]; then
-    debootstrap --variant=minbase --include=init-system-helpers,ca-certificates "$suite" "$root" >"$work/log" 2>&1 ||
-        { tail -20 "$work/log"; die "debootstrap failed"; }
-    tar -C "$root" -cf "$cache" .
-else
-    mkdir -p "$root"
-    tar -C "$root" -xf "$cache"
-fi
-cp /etc/resolv.conf "$root/etc/resolv.conf"
-cp /etc/apt/sources.list "$root/etc/apt/sources.list" 2>/dev/null || true
-for d in apt.conf.d sources.list.d trusted.gpg.d keyrings; do [ ! -d /etc/apt/$d ] || cp -r /etc/apt/$d "$root/etc/apt/"; done
-mount -t proc proc "$root/proc"
-mount --bind /dev "$root/dev"
+open_chroot "$root" "$build/packages" || die "no Debian to test in"
 
 # What "COPY --from=build" brings.
 mkdir -p "$root/usr/local/lib/tailmesh" "$root/usr/local/bin"

@@ -5,13 +5,13 @@
 # Needs root, debootstrap and a Debian mirror. Prints "N passed, N failed".
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/../.."
+. tests/packaging/chroot.sh
 build=${1:-build/release}
-suite=bookworm
 work=$(mktemp -d)
 root=$work/root
 passed=0 failed=0
 finish() {
-    for m in proc dev/pts dev; do mountpoint -q "$root/$m" && umount "$root/$m"; done
+    close_chroot "$root"
     rm -rf "$work"
     echo "$passed passed, $failed failed"
     [ "$failed" = 0 ]
@@ -43,20 +43,7 @@ dpkg-deb -R "$first" "$work/next"
 sed -i 's/^Version: .*/&+next/' "$work/next/DEBIAN/control"
 dpkg-deb --root-owner-group -b "$work/next" "$work/next.deb" >/dev/null
 
-cache=$build/packages/debootstrap-$suite.tar
-if [ ! -s "$cache" ]; then
-    debootstrap --variant=minbase --include=init-system-helpers,ca-certificates "$suite" "$root" >"$work/debootstrap.log" 2>&1 ||
-        { tail -20 "$work/debootstrap.log"; exit 1; }
-    tar -C "$root" -cf "$cache" .
-else
-    mkdir -p "$root"
-    tar -C "$root" -xf "$cache"
-fi
-cp /etc/resolv.conf "$root/etc/resolv.conf"
-cp /etc/apt/sources.list "$root/etc/apt/sources.list" 2>/dev/null || true
-for d in apt.conf.d sources.list.d trusted.gpg.d keyrings; do [ ! -d /etc/apt/$d ] || cp -r /etc/apt/$d "$root/etc/apt/"; done
-mount -t proc proc "$root/proc"
-mount --bind /dev "$root/dev"
+open_chroot "$root" "$build/packages" || exit 1
 cat >"$root/usr/bin/systemctl" <<'T'
 #!/bin/sh
 echo "$*" >>/systemctl.log
