@@ -15,6 +15,7 @@ constexpr Duration kLately = seconds(120);               // peer_restarted: wort
 constexpr Duration kRetryGap = milliseconds(200);        // between two initiations asked for by facts
 constexpr Duration kSurelyNew = seconds(2);
 constexpr Duration kUnknownIndexGap = seconds(5);
+constexpr Duration kReconfirmGap = milliseconds(250);
 constexpr PeerId kMaxPeers = 1U << 24;
 
 bool within(Time when, Duration span, Time now) { return !when.is_zero() && now - when < span; }
@@ -251,6 +252,12 @@ void Device::unknown_index_from(PeerId peer, Time now) {
     Peer* const p = find(peer);
     if (p == nullptr || !have_key()) return;
     PeerState& s = state_of(peer, *p, now);
+    // The message that confirms our session was lost: the peer, its responder, still sends by the one before.
+    if (s.current && s.current->role() == Role::kInitiator && !s.current->heard() &&
+        s.current->age(now) >= kReconfirmGap && !within(s.last_reconfirmed, kReconfirmGap, now)) {
+        s.last_reconfirmed = now;
+        send_keepalive(peer, *p, now);
+    }
     if (s.attempt.active || within(s.last_unknown_index, kUnknownIndexGap, now)) return;
     // Stragglers of the session before this one.
     if (s.current && s.current->can_send(now) && s.current->age(now) < seconds(1)) return;

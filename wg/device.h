@@ -135,7 +135,8 @@ class Device {
     /// Once per batch and peer for kData: `bytes` of datagrams came in.
     void received_data(PeerId peer, size_t bytes, Time now);
     /// Transport data of a session we do not have came from a place that belongs to this peer: we probably restarted
-    /// and it has not noticed. Initiates, rarely enough that forged datagrams do no harm.
+    /// and it has not noticed. Initiates, and repeats the keepalive that confirms a session on which nothing came yet,
+    /// rarely enough that forged datagrams do no harm.
     void unknown_index_from(PeerId peer, Time now);
 
     // -- facts from other rooms --------------------------------------------------------------------------------------

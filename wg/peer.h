@@ -107,6 +107,7 @@ struct PeerState {
     Time last_sent_data{};
     Time last_received{};     ///< anything authenticated
     Time last_unknown_index{};
+    Time last_reconfirmed{};  ///< when the keepalive that confirms a session was repeated
     Time nervous_until{};     ///< one side restarted: a dead session is likely
     uint8_t nervous_tries = 0;
     bool nervous_extended = false;

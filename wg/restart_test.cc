@@ -158,6 +158,43 @@ TEST(Device, DataOfAnUnknownSessionBringsAHandshakeButNotTooOften) {
     EXPECT_GE(fresh.device.counters().initiations_sent, 3U);
 }
 
+TEST(Device, ALostConfirmationIsRepeatedWhenThePeerStillSendsByTheOldSession) {
+    Pair p;
+    p.connect();
+    // `b` restarts; its new session with `a` stands, but the keepalive that says so is lost.
+    Node fresh(99);
+    fresh.device.set_private_key(p.b.key, p.now);
+    fresh.device.set_wall_clock(kWallStart + seconds(5), p.now);
+    fresh.device.add_peer(0, p.a.key.public_key());
+    fresh.transmit(0, "x", p.now);
+    (void)p.a.deliver(fresh.take(), p.now);
+    (void)fresh.deliver(p.a.take(), p.now);
+    ASSERT_TRUE(fresh.has_session(0, p.now));
+    fresh.forget_sent();
+
+    const auto old_index = [&](Duration after) {
+        p.a.transmit(0, "by the old session", p.now + after);
+        const bool unknown = fresh.deliver(p.a.take(), p.now + after).drop == DropReason::kUnknownIndex;
+        if (unknown) fresh.device.unknown_index_from(0, p.now + after);
+        return unknown;
+    };
+    EXPECT_TRUE(old_index(milliseconds(100)));  // what was on its way
+    EXPECT_TRUE(fresh.sent.empty());
+    EXPECT_TRUE(old_index(milliseconds(300)));
+    ASSERT_EQ(fresh.sent.size(), 1U);
+    EXPECT_EQ(fresh.sent[0].size(), kDataOverhead);
+    EXPECT_TRUE(old_index(milliseconds(400)));  // often, but not for each
+    EXPECT_TRUE(old_index(milliseconds(600)));
+    ASSERT_EQ(fresh.sent.size(), 2U);
+    fresh.take();  // this one is lost as well
+    (void)p.a.deliver(fresh.take(), p.now + milliseconds(610));
+    EXPECT_FALSE(old_index(milliseconds(700)));
+    EXPECT_EQ(fresh.received, std::vector<std::string>{"by the old session"});
+    // A session that is known to work is not confirmed again.
+    for (int i = 0; i < 100; ++i) fresh.device.unknown_index_from(0, p.now + milliseconds(900 + i));
+    EXPECT_TRUE(fresh.sent.empty());
+}
+
 TEST(Device, APeersRestartKeepsTheKeysForReceivingAndInitiatesAtOnce) {
     Pair p;
     p.connect();

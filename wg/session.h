@@ -29,6 +29,7 @@ class ReplayWindow {
     }
     /// Only for a fresh counter of a message that authenticated.
     void mark(uint64_t counter);
+    [[nodiscard]] bool empty() const { return last_ == 0 && words_[0] == 0; }
 
    private:
     uint64_t last_ = 0;
@@ -77,6 +78,8 @@ class Session {
     [[nodiscard]] uint32_t local_index() const { return local_index_; }
     [[nodiscard]] uint32_t remote_index() const { return remote_index_; }
     [[nodiscard]] PeerId peer() const { return peer_; }
+    /// Something authentic came by it. Until then an initiator cannot know that the other side uses it.
+    [[nodiscard]] bool heard() const { return !window_.empty(); }
     [[nodiscard]] uint64_t messages_sent() const { return next_counter_; }
     /// Leaves counters out, so that tests reach the limits. Never goes back.
     void skip_to_counter(uint64_t counter) {
