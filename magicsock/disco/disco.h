@@ -7,7 +7,13 @@
 ///       0x01 Ping         txid 12 | node key 32 (a hint; absent from very old peers) | zero padding
 ///       0x02 Pong         txid 12 | source that the ping came from: address 16, port 2
 ///       0x03 CallMeMaybe  n × (address 16, port 2): "I may be reached here, ping me"; only by DERP
-///       0x04…0x09         UDP relay servers: recognised, not used
+///       0x04 … 0x06       Bind, challenge, answer between a client and a UDP relay server (magicsock/relay):
+///                         VNI u32 | generation u32 | disco key of the other client 32 | challenge 32
+///       0x07 CallMeMaybeVia      relay endpoint; only by DERP
+///       0x08 AllocateRequest     two client disco keys 64 | generation u32; only by DERP
+///       0x09 AllocateResponse    generation u32 | relay endpoint; only by DERP
+///     relay endpoint: server disco key 32 | two client disco keys 64 | lamport id u64 | VNI u32 |
+///                     bind lifetime ns u64 | steady-state lifetime ns u64 | n × (address 16, port 2), n ≥ 1
 ///
 /// Integers are big endian; IPv4 addresses travel in v4-mapped form. Unknown types and undecodable bodies are
 /// ignored in silence, trailing bytes too. Source: tailscale/tailscale disco/disco.go, types/key/disco.go.
@@ -23,6 +29,7 @@
 #include "base/ip.h"
 #include "base/keys.h"
 #include "base/random.h"
+#include "base/time.h"
 
 namespace mesh::disco {
 
@@ -37,7 +44,17 @@ inline constexpr size_t kPingPayloadLen = 2 + 12 + 32;
 /// A CallMeMaybe with more endpoints is cut here when read. A datagram of 1280 bytes holds 66.
 inline constexpr size_t kMaxEndpoints = 64;
 
-enum class Type : uint8_t { kPing = 0x01, kPong = 0x02, kCallMeMaybe = 0x03, kFirstRelay = 0x04, kLastRelay = 0x09 };
+enum class Type : uint8_t {
+    kPing = 0x01,
+    kPong = 0x02,
+    kCallMeMaybe = 0x03,
+    kRelayBind = 0x04,
+    kRelayChallenge = 0x05,
+    kRelayAnswer = 0x06,
+    kCallMeMaybeVia = 0x07,
+    kAllocateRequest = 0x08,
+    kAllocateResponse = 0x09,
+};
 
 using TxId = std::array<uint8_t, 12>;
 
@@ -56,12 +73,45 @@ struct CallMeMaybe {
     std::vector<Endpoint> endpoints;
     bool operator==(const CallMeMaybe&) const = default;
 };
-/// A message about UDP relay servers: known, and without effect here.
-struct RelayMessage {
-    uint8_t type = 0;
-    bool operator==(const RelayMessage&) const = default;
+/// The three steps by which a client binds its leg of a relay endpoint to its address. All have the same length, so a
+/// server cannot be made to send more than it got.
+struct RelayBind {
+    enum class Step : uint8_t { kBind = 4, kChallenge = 5, kAnswer = 6 };
+    Step step = Step::kBind;
+    uint32_t vni = 0;         ///< 1 … 2^24 − 1, as in the Geneve header around the message
+    uint32_t generation = 0;  ///< of the client's handshake, not 0
+    DiscoPublic remote;       ///< the other client
+    std::array<uint8_t, 32> challenge{};  ///< the server's; means nothing in kBind
+    bool operator==(const RelayBind&) const = default;
 };
-using Message = std::variant<Ping, Pong, CallMeMaybe, RelayMessage>;
+/// The clients of a relay endpoint, in byte order.
+using DiscoPair = std::array<DiscoPublic, 2>;
+[[nodiscard]] DiscoPair sorted_pair(const DiscoPublic& a, const DiscoPublic& b);
+/// What a relay server has allocated for two clients.
+struct RelayEndpoint {
+    DiscoPublic server;    ///< of the relay server, which is not that of its node
+    DiscoPair clients;
+    uint64_t lamport = 0;  ///< of two endpoints of one server, the one with the greater number is newer
+    uint32_t vni = 0;
+    Duration bind_lifetime{}, steady_lifetime{};  ///< ≥ 0
+    std::vector<Endpoint> addrs;                  ///< where it may be reached, kMaxEndpoints at most
+    bool operator==(const RelayEndpoint&) const = default;
+};
+struct CallMeMaybeVia {
+    RelayEndpoint relay;
+    bool operator==(const CallMeMaybeVia&) const = default;
+};
+struct AllocateRequest {
+    DiscoPair clients;
+    uint32_t generation = 0;  ///< comes back in the response
+    bool operator==(const AllocateRequest&) const = default;
+};
+struct AllocateResponse {
+    uint32_t generation = 0;
+    RelayEndpoint relay;
+    bool operator==(const AllocateResponse&) const = default;
+};
+using Message = std::variant<Ping, Pong, CallMeMaybe, RelayBind, CallMeMaybeVia, AllocateRequest, AllocateResponse>;
 
 /// True if the datagram starts like disco: magic and a whole sender key. Nothing is verified yet.
 [[nodiscard]] inline bool looks_like_disco(ByteSpan datagram) {
@@ -72,7 +122,7 @@ using Message = std::variant<Ping, Pong, CallMeMaybe, RelayMessage>;
 
 /// A decrypted payload → message; nullopt for unknown types and undecodable bodies.
 [[nodiscard]] std::optional<Message> parse(ByteSpan payload);
-/// The payload of a ping, pong or CallMeMaybe. A RelayMessage encodes as its bare type and version.
+/// The payload of a message.
 [[nodiscard]] Bytes encode(const Message& message);
 
 /// The key that two nodes share (X25519 of their disco keys); computed once per peer, because it costs some 50 µs.

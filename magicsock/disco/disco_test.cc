@@ -17,7 +17,7 @@ Endpoint ep(const char* text) { return *Endpoint::parse(text); }
 struct Golden {
     const char* name;
     Message message;
-    const char* hex;
+    std::string hex;
 };
 
 NodePublic counting_node() {
@@ -27,8 +27,39 @@ NodePublic counting_node() {
     return k;
 }
 
+template <class Key>
+Key filled(uint8_t with) {
+    Key k;
+    k.raw.fill(with);
+    return k;
+}
+
+RelayBind bind_of(RelayBind::Step step) {
+    RelayBind m{step, 0x010203, 0x04050607, filled<DiscoPublic>(0x11), {}};
+    m.challenge.fill(0x22);
+    return m;
+}
+const std::string kBindBody = "0001020304050607" + std::string(64, '1') + std::string(64, '2');
+
+RelayEndpoint relay_of() {
+    return {filled<DiscoPublic>(0x33), {filled<DiscoPublic>(0x44), filled<DiscoPublic>(0x55)}, 0x0102030405060708, 0x010203, seconds(30),
+            minutes(5), {ep("1.2.3.4:567"), ep("[2001::3456]:789")}};
+}
+const std::string kRelayBody = std::string(64, '3') + std::string(64, '4') + std::string(64, '5') +
+                               "010203040506070800010203"
+                               "00000006fc23ac00"
+                               "00000045d964b800"
+                               "00000000000000000000ffff010203040237200100000000000000000000000034560315";
+
 std::vector<Golden> goldens() {
     return {
+        {"bind", bind_of(RelayBind::Step::kBind), "0400" + kBindBody},
+        {"challenge", bind_of(RelayBind::Step::kChallenge), "0500" + kBindBody},
+        {"answer", bind_of(RelayBind::Step::kAnswer), "0600" + kBindBody},
+        {"call me maybe via", CallMeMaybeVia{relay_of()}, "0700" + kRelayBody},
+        {"allocate request", AllocateRequest{{filled<DiscoPublic>(0x44), filled<DiscoPublic>(0x55)}, 9},
+         "0800" + std::string(64, '4') + std::string(64, '5') + "00000009"},
+        {"allocate response", AllocateResponse{9, relay_of()}, "090000000009" + kRelayBody},
         {"ping without node key", Ping{counting_tx(), {}, 0}, "01000102030405060708090a0b0c"},
         {"ping with node key", Ping{counting_tx(), counting_node(), 0},
          "01000102030405060708090a0b0c"
@@ -49,7 +80,7 @@ std::vector<Golden> goldens() {
 TEST(Disco, EveryMessageHasItsGoldenBytes) {
     for (const Golden& g : goldens()) {
         EXPECT_EQ(hex_encode(encode(g.message)), g.hex) << g.name;
-        Bytes b(std::strlen(g.hex) / 2);
+        Bytes b(g.hex.size() / 2);
         ASSERT_TRUE(hex_decode(g.hex, b));
         const auto parsed = parse(b);
         ASSERT_TRUE(parsed.has_value()) << g.name;
@@ -93,11 +124,32 @@ TEST(Disco, CallMeMaybeIsCutAtTheLimit) {
     EXPECT_EQ(parse(b), Message(m));
 }
 
-TEST(Disco, RelayMessagesAreRecognised) {
-    for (uint8_t t = 4; t <= 9; ++t) {
-        const uint8_t b[] = {t, 0, 1, 2};
-        EXPECT_EQ(parse(b), Message(RelayMessage{t}));
-    }
+TEST(Disco, ARelayEndpointNeedsAddressesAndNothingElseBehindThem) {
+    AllocateResponse m{7, {}};
+    m.relay.addrs = {ep("1.2.3.4:567")};
+    Bytes b = encode(m);
+    EXPECT_EQ(b.size(), 2U + 4 + 124 + 18);
+    EXPECT_EQ(parse(b), Message(m));
+    b.push_back(0);
+    EXPECT_FALSE(parse(b));
+    b.resize(b.size() - 19);
+    EXPECT_FALSE(parse(b)) << "no address";
+    b = encode(m);
+    b[1] = 1;
+    EXPECT_FALSE(parse(b)) << "another version";
+}
+
+TEST(Disco, TooManyAddressesAreCutAndLifetimesAreNeverNegative) {
+    CallMeMaybeVia m;
+    m.relay.addrs.assign(kMaxEndpoints, ep("1.2.3.4:567"));
+    Bytes b = encode(m);
+    b.insert(b.end(), b.end() - 18, b.end());
+    for (size_t i = 0; i < 8; ++i) b[2 + 96 + 12 + i] = 0xff;
+    const auto read = parse(b);
+    ASSERT_TRUE(read);
+    const RelayEndpoint& relay = std::get<CallMeMaybeVia>(*read).relay;
+    EXPECT_EQ(relay.addrs.size(), kMaxEndpoints);
+    EXPECT_GT(relay.bind_lifetime, Duration{});
 }
 
 struct TwoNodes {

@@ -56,6 +56,17 @@ func recordDisco() object {
 	node := key.NodePrivateFromRaw32(mem.B(secret("disco node a"))).Public()
 	tx := [12]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}
 	v4, v6 := netip.MustParseAddrPort("192.0.2.7:41641"), netip.MustParseAddrPort("[2001:db8::7]:443")
+	common := disco.BindUDPRelayEndpointCommon{VNI: 70000, Generation: 5, RemoteKey: b.Public()}
+	copy(common.Challenge[:], secret("challenge"))
+	relay := disco.UDPRelayEndpoint{
+		ServerDisco:         key.DiscoPrivateFromRaw32(mem.B(secret("disco server"))).Public(),
+		ClientDisco:         key.NewSortedPairOfDiscoPublic(a.Public(), b.Public()).Get(),
+		LamportID:           1 << 40,
+		VNI:                 70000,
+		BindLifetime:        30 * time.Second,
+		SteadyStateLifetime: 5 * time.Minute,
+		AddrPorts:           []netip.AddrPort{v4, v6},
+	}
 	messages := []struct {
 		name string
 		m    disco.Message
@@ -65,7 +76,12 @@ func recordDisco() object {
 		{"pong v4", &disco.Pong{TxID: tx, Src: v4}},
 		{"pong v6", &disco.Pong{TxID: tx, Src: v6}},
 		{"call me maybe", &disco.CallMeMaybe{MyNumber: []netip.AddrPort{v4, v6}}},
-		{"bind relay endpoint", &disco.BindUDPRelayEndpoint{}},
+		{"bind relay endpoint", &disco.BindUDPRelayEndpoint{BindUDPRelayEndpointCommon: common}},
+		{"bind relay endpoint challenge", &disco.BindUDPRelayEndpointChallenge{BindUDPRelayEndpointCommon: common}},
+		{"bind relay endpoint answer", &disco.BindUDPRelayEndpointAnswer{BindUDPRelayEndpointCommon: common}},
+		{"call me maybe via", &disco.CallMeMaybeVia{UDPRelayEndpoint: relay}},
+		{"allocate relay endpoint request", &disco.AllocateUDPRelayEndpointRequest{ClientDisco: relay.ClientDisco, Generation: 77}},
+		{"allocate relay endpoint response", &disco.AllocateUDPRelayEndpointResponse{Generation: 77, UDPRelayEndpoint: relay}},
 	}
 	var list []object
 	for _, m := range messages {
@@ -75,12 +91,14 @@ func recordDisco() object {
 		list = append(list, object{"name": m.name, "payload": hex.EncodeToString(payload), "datagram": hex.EncodeToString(datagram)})
 	}
 	return object{
-		"from":     hex.EncodeToString(secret("disco a")),
-		"to":       hex.EncodeToString(secret("disco b")),
-		"node_key": node.String(),
-		"v4":       v4.String(),
-		"v6":       v6.String(),
-		"messages": list,
+		"from":      hex.EncodeToString(secret("disco a")),
+		"to":        hex.EncodeToString(secret("disco b")),
+		"node_key":  node.String(),
+		"server":    hex.EncodeToString(secret("disco server")),
+		"challenge": hex.EncodeToString(secret("challenge")),
+		"v4":        v4.String(),
+		"v6":        v6.String(),
+		"messages":  list,
 	}
 }
 
