@@ -181,8 +181,7 @@ void RelayCheck::read_events() {
     using Event = derp::Event::Kind;
     while (const derp::Event* e = session_->next_event(loop_.now())) {
         if (e->kind == Event::kError) {
-            std::string why = e->error.message();
-            if (const size_t page = why.find(": <"); page != std::string::npos) why.resize(page);  // a web page is no reason
+            const std::string why = e->error.message();
             if (!session_->server_key().is_zero() && !session_->connected())
                 return relay_failed(fmt::format("login: {} (after the key of the server: it admits only nodes it knows, "
                                                 "-verify-clients or the like; that is fine if you want it so)", why));

@@ -184,6 +184,13 @@ void examine_nat(const DoctorInputs& in, std::vector<Finding>& out) {
         out.push_back({Level::kNote, "nat-hard", "The router uses another port towards each destination (hard or symmetric NAT): peers cannot be told where to knock.",
                        fmt::format("Switch on UPnP or NAT-PMP, forward UDP port {} to this host, or get IPv6; otherwise direct paths work only with peers "
                                    "that are not behind a NAT.", in.port)});
+    for (const portmap::Note& n : in.port_mapping) {
+        using Kind = portmap::Note::Kind;
+        if (n.kind == Kind::kWrongGateway)
+            out.push_back({Level::kNote, "port-mapping-wrong-gateway", n.text, "Switch UPnP or NAT-PMP on at the gateway; at the other device it is of no use."});
+        else if (n.kind == Kind::kRefused)
+            out.push_back({Level::kNote, "port-mapping-refused", n.text, ""});
+    }
     Endpoint forwarded;
     for (const auto& e : in.status->endpoints)
         if (e.type == magicsock::EndpointType::kPortmapped) forwarded = e.ep;

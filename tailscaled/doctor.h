@@ -9,10 +9,12 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "magicsock/netcheck/netcheck.h"
+#include "magicsock/portmap/mapper.h"
 #include "tailscaled/status_view.h"
 
 namespace mesh::daemon {
@@ -33,6 +35,7 @@ struct DoctorInputs {
     const derp::DerpMap* derp_map = nullptr;
     const std::set<int>* live_derps = nullptr;
     const std::map<int, std::string>* derp_problems = nullptr;  ///< region → why it cannot be connected to
+    std::span<const portmap::Note> port_mapping;  ///< what keeps the router from opening a port
     uint16_t port = 41641;      ///< UDP port of this host
     bool have_network = true;   ///< some interface has an address of use
     bool default_route = true;

@@ -204,6 +204,14 @@ TEST(Doctor, AForwardedPortBehindAnotherNatIsOfNoUse) {
     EXPECT_EQ(w.host(), Codes{"udp-works"});
 }
 
+TEST(Doctor, ADeviceThatIsNotTheGatewayIsNamed) {
+    World w;
+    const portmap::Note notes[] = {{portmap::Note::Kind::kWrongGateway, "192.168.1.7 offers to open ports."}};
+    w.in.port_mapping = notes;
+    EXPECT_EQ(w.host(), (Codes{"udp-works", "port-mapping-wrong-gateway"}));
+    EXPECT_EQ(text_of(examine_host(w.in), "port-mapping-wrong-gateway"), notes[0].text);
+}
+
 TEST(Doctor, ADirectPeerNeedsNoDoctor) {
     World w;
     w.paths.path.cur_addr = *Endpoint::parse("198.51.100.20:41641");

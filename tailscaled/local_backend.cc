@@ -188,8 +188,10 @@ Status LocalBackend::start(const api::StartOptions& options, const localapi::Cal
     auth_key_ = LockedText(options.auth_key);
     refused_key_.clear();
     const bool want = profiles_.prefs().want_running;
-    // A key ends the wait for a person; a known node simply comes back.
-    if (want && !logged_in_ && (!auth_key_.empty() || (profiles_.has_node_key() && !login_running_))) log_in(std::string(auth_key_.view()), false);
+    // A key ends the wait for a person; a known node simply comes back, and one whose key expired gets another.
+    const bool in = logged_in_ && !self_expired();
+    if (want && !in && (!auth_key_.empty() || (profiles_.has_node_key() && !login_running_))) log_in(std::string(auth_key_.view()), false);
+    if (want && in && control_) control_->check_known();
     update_state();
     if (applied_) apply_map(nullptr);
     send_update();
@@ -250,6 +252,8 @@ void LocalBackend::reset_auth() {
 
 // ---- state -----------------------------------------------------------------------------------------------------------
 
+bool LocalBackend::self_expired() const { return map_ && map_->is_expired(*map_->self, loop_.wall()); }
+
 void LocalBackend::update_state() {
     const api::Prefs& p = profiles_.prefs();
     const bool relayless = derp_map_ == nullptr || derp_map_->regions.empty();
@@ -260,7 +264,7 @@ void LocalBackend::update_state() {
     in.has_node_key = profiles_.has_node_key();
     in.has_netmap = map_ != nullptr;
     in.login_needs_human = login_needs_human_ || !auth_url_.empty();
-    in.self_expired = map_ && map_->is_expired(*map_->self, loop_.wall());
+    in.self_expired = self_expired();
     in.machine_authorized = !map_ || map_->self->machine_authorized;
     const Time now = loop_.now();
     if (map_ && p.want_running && starting_since_.is_zero()) starting_since_ = now;
@@ -403,6 +407,11 @@ void LocalBackend::on_needs_login() {
     map_.reset();
     log::info("control: this node is not known to the server any more, or its key expired; run 'tailscale up'");
     update_state();
+    if (!auth_key_.empty()) log_in(std::string(auth_key_.view()), false);  // an `up` asked, and was too early to know
+}
+
+void LocalBackend::on_map_accepted() {
+    if (logged_in_ && !login_running_ && !self_expired()) auth_key_ = {};  // not needed: the server knows us
 }
 
 void LocalBackend::on_control_error(const std::string& text) {

@@ -96,6 +96,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     void on_netmap(std::shared_ptr<const netmap::NetMap> map, const netmap::PeerChanges& changes) override;
     void on_control_error(const std::string& text) override;
     void on_needs_login() override;
+    void on_map_accepted() override;
     void on_open_browser(const std::string& url) override;
 
     // ---- Engine::Listener
@@ -125,6 +126,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     void set_prefs(api::Prefs prefs);
     void save();
     [[nodiscard]] api::State state() const { return state_; }
+    [[nodiscard]] bool self_expired() const;
     void update_state();
     void enter(api::State next);
     [[nodiscard]] std::string control_url() const;

@@ -160,6 +160,8 @@ std::string LocalBackend::doctor_report(const std::optional<Addr>& peer) {
     in.derp_map = derp_map_.get();
     in.live_derps = &live_derps_;
     in.derp_problems = &derp_problems_;
+    const PortMapping::State port = port_mapping_ ? port_mapping_->state() : PortMapping::State{};
+    in.port_mapping = port.notes;
     if (engine_) in.port = engine_->port_v4();
     in.default_route = !net_.default_interface_v4.empty() || !net_.default_interface_v6.empty();
     in.have_network = net_.have_v4(options_.tun_name) || net_.have_v6(options_.tun_name);

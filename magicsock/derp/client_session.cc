@@ -110,9 +110,10 @@ const Event* ClientSession::read_http() {
     if (!http_ || !http_->done()) return nullptr;
     const http1::Response r = http_->take_response();
     http_.reset();
-    if (r.status != 101)
-        return die(Code::kUnavailable,
-                   "relay answered HTTP " + std::to_string(r.status) + ": " + log::printable(r.body));
+    if (r.status != 101) {
+        const std::string said = r.body.starts_with('<') ? "a web page" : log::printable(r.body);
+        return die(Code::kUnavailable, "relay answered HTTP " + std::to_string(r.status) + ": " + said);
+    }
     phase_ = info_sent_ ? Phase::kOpen : Phase::kServerKey;
     return nullptr;
 }

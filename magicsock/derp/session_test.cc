@@ -265,6 +265,14 @@ TEST(DerpSession, HttpErrorsAreToldInWords) {
     }
 }
 
+TEST(DerpSession, AWebPageIsNotToldAsTheReason) {
+    Pair p;
+    p.client.start({.host = "h"}, p.now);
+    p.client.feed(as_bytes("HTTP/1.1 404 Not Found\r\nContent-Length: 14\r\n\r\n<!DOCTYPE html"), p.now);
+    p.drain_client();
+    EXPECT_EQ(p.error, "relay answered HTTP 404: a web page");
+}
+
 TEST(DerpSession, TheEndOfTheStreamIsAnErrorAfterWhatCameBefore) {
     Pair p;
     p.login();

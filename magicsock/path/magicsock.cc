@@ -409,7 +409,7 @@ void Magicsock::send_call_me_maybe(Peer& p, Time now) {
 Time Magicsock::next_timeout() const {
     Time t = min(min(netcheck_.next_timeout(), restun_at_), endpoints_expire_);
     if (!deadlines_.empty()) t = min(t, deadlines_.begin()->first);
-    if (!cli_pings_.empty()) t = min(t, cli_pings_.front().sent + kPingTimeout);
+    for (const CliPing& c : cli_pings_) t = min(t, min(c.repeat_at, c.started + kPingTimeout));
     return t;
 }
 
@@ -423,7 +423,7 @@ void Magicsock::handle_timeout(Time now) {
         if (recently_active(now)) start_netcheck(false, now, udp_blocked() && now - last_whole_netcheck_ < kWholeNetcheckEvery);
     }
     if (now >= endpoints_expire_) refresh_endpoints(now);
-    expire_pings(now);
+    repeat_or_expire_pings(now);
     // Each peer once: what it asks for next lies in the future.
     for (size_t budget = deadlines_.size(); budget > 0; --budget) {
         const auto it = deadlines_.begin();

@@ -174,12 +174,17 @@ class Magicsock {
    private:
     struct Peer;
     struct CliPing {
+        struct Sent {
+            disco::TxId tx;
+            Time at;
+            bool by_derp;
+        };
         uint64_t id = 0;
         PeerId peer = kNoPeer;
-        Time sent;
-        int derp_region = 0;
-        disco::TxId derp_tx{};
-        std::vector<disco::TxId> udp_tx;
+        size_t size = 0;
+        Time started;
+        Time repeat_at;
+        std::vector<Sent> sent;
     };
 
     [[nodiscard]] Peer* find(PeerId peer);
@@ -211,9 +216,10 @@ class Magicsock {
     void send_call_me_maybe(Peer& p, Time now);
     void arm(Peer& p, Time at);
     void rearm(Peer& p);
+    void send_cli_ping(CliPing& c, Peer& p, Time now);
     void finish_ping(size_t index, PingResult result);
     void drop_pings_of(PeerId peer);
-    void expire_pings(Time now);
+    void repeat_or_expire_pings(Time now);
 
     void start_netcheck(bool full, Time now, bool udp_only = false);
     [[nodiscard]] bool udp_blocked() const;

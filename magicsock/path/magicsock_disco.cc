@@ -9,6 +9,7 @@ namespace mesh::magicsock {
 namespace {
 
 constexpr size_t kMaxCliPings = 64;
+constexpr Duration kCliPingRepeat = seconds(1);
 
 // RFC 8926 without options, with the protocol numbers of UDP relay servers.
 bool is_geneve(ByteSpan d, uint16_t protocol) {
@@ -164,12 +165,13 @@ void Magicsock::handle_pong(Peer& p, const disco::Pong& m, const Source& source,
     for (size_t i = 0; i < cli_pings_.size(); ++i) {
         const CliPing& c = cli_pings_[i];
         if (c.peer != p.id) continue;
-        PingResult result{.peer = p.id, .error = {}, .latency = now - c.sent, .udp = {}, .derp_region = 0};
+        const auto asked = std::find_if(c.sent.begin(), c.sent.end(), [&](const CliPing::Sent& s) { return s.tx == m.tx; });
+        if (asked == c.sent.end() || asked->by_derp != source.by_derp()) continue;
+        PingResult result{.peer = p.id, .error = {}, .latency = now - asked->at, .udp = {}, .derp_region = 0};
         if (source.by_derp()) {
-            if (c.derp_region == 0 || c.derp_tx != m.tx) continue;
             result.derp_region = source.derp_region;
         } else {
-            if (!p.paths || std::find(c.udp_tx.begin(), c.udp_tx.end(), m.tx) == c.udp_tx.end()) continue;
+            if (!p.paths) continue;
             const auto target = p.paths->target_of(m.tx);
             if (!target) continue;
             result.udp = *target;
@@ -198,26 +200,28 @@ void Magicsock::ping(uint64_t id, PeerId peer, size_t size, Time now) {
         out_.ping_done(id, {.peer = peer, .error = error, .latency = {}, .udp = {}, .derp_region = 0});
         return;
     }
-    CliPing c{.id = id, .peer = peer, .sent = now, .derp_region = 0, .derp_tx = {}, .udp_tx = {}};
-    PeerPaths& paths = paths_of(*p, now);
     last_any_send_ = now;
     if (restun_at_.is_never() && !netcheck_.running()) resume_restun(now);
-    const int region = derp_region_of(*p);
+    CliPing c{.id = id, .peer = peer, .size = size, .started = now, .repeat_at = {}, .sent = {}};
+    send_cli_ping(c, *p, now);
+    cli_pings_.push_back(std::move(c));
+}
+
+void Magicsock::send_cli_ping(CliPing& c, Peer& p, Time now) {
+    PeerPaths& paths = paths_of(p, now);
+    const int region = derp_region_of(p);
     if (!paths.trusted(now) && region != 0) {
         disco::Ping m{.tx = {}, .node = node_key_, .padding = 0};
         random_.fill(m.tx);
         const size_t smallest = disco::kOverhead + disco::kPingPayloadLen + 28;
-        if (size > smallest) m.padding = size - smallest;
-        if (send_disco(*p, m, Source{.udp = {}, .derp_region = region, .derp_key = {}})) {
-            c.derp_region = region;
-            c.derp_tx = m.tx;
-        }
+        if (c.size > smallest) m.padding = c.size - smallest;
+        if (send_disco(p, m, Source{.udp = {}, .derp_region = region, .derp_key = {}})) c.sent.push_back({m.tx, now, true});
     }
     Todo todo;
-    paths.cli_probe(size, now, todo);
-    for (const Todo::Probe& probe : todo.probes) c.udp_tx.push_back(probe.tx);
-    cli_pings_.push_back(std::move(c));
-    carry_out(*p, todo, now);
+    paths.cli_probe(c.size, now, todo);
+    for (const Todo::Probe& probe : todo.probes) c.sent.push_back({probe.tx, now, false});
+    c.repeat_at = now + kCliPingRepeat;
+    carry_out(p, todo, now);
 }
 
 void Magicsock::finish_ping(size_t index, PingResult result) {
@@ -232,10 +236,17 @@ void Magicsock::drop_pings_of(PeerId peer) {
             finish_ping(i, {.peer = peer, .error = "peer removed", .latency = {}, .udp = {}, .derp_region = 0});
 }
 
-void Magicsock::expire_pings(Time now) {
-    while (!cli_pings_.empty() && now - cli_pings_.front().sent >= kPingTimeout) {
+void Magicsock::repeat_or_expire_pings(Time now) {
+    while (!cli_pings_.empty() && now - cli_pings_.front().started >= kPingTimeout) {
         const PeerId peer = cli_pings_.front().peer;
         finish_ping(0, {.peer = peer, .error = "timed out", .latency = {}, .udp = {}, .derp_region = 0});
+    }
+    for (CliPing& c : cli_pings_) {
+        if (c.repeat_at > now) continue;
+        c.repeat_at = Time::never();
+        // A proven path that loses a ping shall show it. Without one the peer may just not know us yet.
+        Peer* const p = find(c.peer);
+        if (p != nullptr && p->paths && !p->paths->trusted(now)) send_cli_ping(c, *p, now);
     }
 }
 

@@ -222,6 +222,19 @@ TEST(Magicsock, EveryPingEndsOnce) {
     EXPECT_EQ(p.a.pings[3].error, "peer removed");
 }
 
+TEST(Magicsock, APingToAPeerThatDoesNotKnowUsYetIsRepeated) {
+    Pair p(NatKind::kEasy, NatKind::kEasy);
+    p.net.udp_cut = true;
+    p.b.ms.remove_peer(1);  // the map that brings us is still on its way
+    p.a.ms.ping(1, 1, 0, p.net.now);
+    p.net.run(milliseconds(700));
+    p.b.ms.upsert_peer(1, p.net.config_of(p.a), p.net.now);
+    p.net.run(milliseconds(700));
+    ASSERT_TRUE(p.a.pings.contains(1));
+    EXPECT_EQ(p.a.pings[1].error, "");
+    EXPECT_EQ(p.a.pings[1].latency.millis(), 30) << "of the ping that was answered";
+}
+
 TEST(Magicsock, APeerWithoutHomeHasNoPathUntilTheNetmapBringsOne) {
     Pair p(NatKind::kEasy, NatKind::kEasy);
     PeerConfig c = p.net.config_of(p.b);

@@ -45,6 +45,7 @@ void ControlClient::start_map(DiscoPublic disco, std::vector<TypedEndpoint> endp
 void ControlClient::update(Hostinfo hostinfo, std::vector<TypedEndpoint> endpoints, DiscoPublic disco) {
     core_->update(std::move(hostinfo), std::move(endpoints), disco);
 }
+void ControlClient::check_known() { core_->check_known(); }
 void ControlClient::logout(std::function<void(Status)> done) { core_->logout(std::move(done)); }
 void ControlClient::stop() { core_->stop(); }
 void ControlClient::network_changed() { core_->network_changed(); }
@@ -354,7 +355,7 @@ void ControlClient::Core::registered(Result<Exchange> result) {
     if (relogin_) {
         relogin_ = false;
         listener_.on_needs_login();
-        if (alive.expired()) return;
+        if (alive.expired() || followup_ != parsed->auth_url) return;  // it may have begun another login
     }
     listener_.on_auth_url(followup_);
     if (!alive.expired()) advance();

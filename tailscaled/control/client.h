@@ -87,6 +87,8 @@ class ControlClient {
     void start_map(DiscoPublic disco, std::vector<TypedEndpoint> endpoints, Hostinfo hostinfo);
     /// New facts about this node; sent once, merged with others while a message is under way.
     void update(Hostinfo hostinfo, std::vector<TypedEndpoint> endpoints, DiscoPublic disco);
+    /// Sends the facts once more: a server that forgot this node says so, and on_needs_login follows.
+    void check_known();
     /// Tells the server that this key is to expire. `done` runs exactly once, also on failure (within 10 s).
     void logout(std::function<void(Status)> done);
     /// Ends poll, login and connection; nothing is called back afterwards. login() or start_map() starts anew.

@@ -30,6 +30,7 @@ class ControlClient::Core : public Connection::Owner {
     void login(Login login);
     void start_map(DiscoPublic disco, std::vector<TypedEndpoint> endpoints, Hostinfo hostinfo);
     void update(Hostinfo hostinfo, std::vector<TypedEndpoint> endpoints, DiscoPublic disco);
+    void check_known();
     void logout(std::function<void(Status)> done);
     void stop();
     void network_changed();

@@ -190,11 +190,21 @@ void ControlClient::Core::update_answered(Result<Exchange> result) {
         if (!alive.expired()) advance();
         return;
     }
-    if (result)
-        log::info("control: an update was refused: HTTP status {}: {}", result->status,
-                  log::printable(result->body, kMaxErrorBody));
     waiting_to_update_ = true;
     update_timer_.set_after(update_backoff_.next(random_));
+    if (!result) return;
+    const std::string why = fmt::format("an update was refused: HTTP status {}: {}", result->status, log::printable(result->body, kMaxErrorBody));
+    log::info("control: {}", why);
+    if (result->status != 404 || poll_.stream == 0) return;
+    // A node that was deleted keeps its stream at some servers: a new one shows what the server thinks of us.
+    connection_->cancel(poll_.stream);
+    end_poll();
+    poll_ended(why);
+}
+
+void ControlClient::Core::check_known() {
+    known_facts_.reset();
+    advance();
 }
 
 // ---- pings

@@ -147,6 +147,14 @@ constexpr std::string_view kNode =
     R"("LastSeen":"2026-11-21T01:16:36Z","Online":true,"MachineAuthorized":true,)"
     R"("CapMap":{"a":[],"b":[false,{"k":1}]}})";
 
+TEST(NodeJson, AnExitNodeOffersBothDefaultRoutes) {
+    Node n;
+    n.allowed_ips = {*Prefix::parse("0.0.0.0/0")};
+    EXPECT_FALSE(n.offers_exit()) << "what is left of it by a policy that allows IPv4 services only";
+    n.allowed_ips.push_back(*Prefix::parse("::/0"));
+    EXPECT_TRUE(n.offers_exit());
+}
+
 TEST(NodeJson, ReadsEveryFieldAndWritesItBackInTheSameOrder) {
     const Node n = parse_node(parsed(kNode)).value();
     EXPECT_EQ(n.host_label(), "node-b");

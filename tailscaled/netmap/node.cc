@@ -63,7 +63,10 @@ std::vector<Prefix> Node::routes() const {
 }
 
 bool Node::offers_exit() const {
-    return std::any_of(allowed_ips.begin(), allowed_ips.end(), [](const Prefix& p) { return p.is_default(); });
+    const auto allows = [&](bool v4) {
+        return std::any_of(allowed_ips.begin(), allowed_ips.end(), [&](const Prefix& p) { return p.is_default() && p.addr.is_v4() == v4; });
+    };
+    return allows(true) && allows(false);
 }
 
 bool Node::operator==(const Node& o) const {

@@ -105,7 +105,7 @@ struct Node {
     [[nodiscard]] Addr address(Addr::Family family) const;
     /// Prefixes in allowed_ips that are not its own addresses.
     [[nodiscard]] std::vector<Prefix> routes() const;
-    [[nodiscard]] bool offers_exit() const;  ///< both or either default route is allowed
+    [[nodiscard]] bool offers_exit() const;  ///< both default routes are allowed, as by the original
     [[nodiscard]] bool is_tagged() const { return !tags.empty(); }
     bool operator==(const Node&) const;
 };

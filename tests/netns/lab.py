@@ -310,6 +310,10 @@ class Lab:
 
     url = f"http://10.50.0.2:{CONTROL_PORT}"
 
+    def tell_control(self, path):
+        """A command for lab-control, such as /lab/expire?id=1 (tests/lab/README.md)."""
+        return self.run("srv", ["curl", "-sS", "-f", "-X", "POST", f"{self.url}{path}"])
+
     def certificate(self, address="10.50.0.2", kind="IP"):
         """A self-signed certificate for an address (or, with kind DNS, a name); returns the paths of certificate and key."""
         cert, key = self.dir / f"tls-{address}.crt", self.dir / f"tls-{address}.key"

@@ -90,6 +90,45 @@ def test_a_wrong_auth_key_on_a_running_node_changes_nothing(host, other):
     assert answers(host, other)
 
 
+def test_an_expired_key_is_replaced_by_up_with_a_key_and_by_a_person(host, other):
+    host.start().join(KEY)
+    node = host.status()["Self"]
+    for way in (KEY, "--timeout=20s"):
+        host.lab.tell_control(f"/lab/expire?id={host.status()['Self']['ID']}")
+        wait_for("the daemon knows", lambda: host.status()["BackendState"] == "NeedsLogin")
+        assert host.cli("status", check=False).stdout == "Logged out.\n"
+        if way == KEY:
+            host.up(way)
+        else:
+            up = host.lab.start(host.space, [host.cli_path, f"--socket={host.socket}", "up", f"--login-server={host.lab.url}", way], label="visit")
+            url = up.wait_text(r"\nTo authenticate, visit:\n\n\t(http://\S+)\n\n").group(1)
+            assert host.lab.fetch("srv", url).returncode == 0
+            assert up.popen.wait(10) == 0 and up.text().endswith("Success.\n")
+            assert host.status()["Self"]["PublicKey"] != node["PublicKey"]
+        assert host.status()["BackendState"] == "Running"
+        assert host.cli("ping", "--until-direct=false", "-c", "1", other.ip()).returncode == 0
+
+
+def test_a_node_that_was_deleted_comes_back_by_up_with_a_key(host, other):
+    """The server keeps its stream open, so nothing is noticed until the node says something."""
+    host.start().join(KEY)
+    host.lab.tell_control(f"/lab/remove?id={host.status()['Self']['ID']}")
+    wait_for("it is gone for others", lambda: not any(p["HostName"] == host.space for p in (other.status()["Peer"] or {}).values()))
+    assert host.status()["BackendState"] == "Running"
+    assert host.up(KEY).returncode == 0
+    wait_for("it is there for others", lambda: any(p["HostName"] == host.space and p["Online"] for p in (other.status()["Peer"] or {}).values()))
+    wait_for("running again", lambda: host.status()["BackendState"] == "Running")
+    wait_for("traffic", lambda: answers(host, other))
+
+
+def test_a_node_that_was_deleted_says_so_when_somebody_asks(host):
+    host.start().join(KEY)
+    host.lab.tell_control(f"/lab/remove?id={host.status()['Self']['ID']}")
+    host.cli("set", "--hostname=another")
+    wait_for("it is told", lambda: host.status()["BackendState"] == "NeedsLogin")
+    assert "this node is not known to the server any more" in host.daemon.text()
+
+
 @pytest.mark.parametrize("url,why", [
     ("http://10.50.0.2:9", "Connection refused"),
     ("http://10.50.0.2:8081", "is not a control server"),

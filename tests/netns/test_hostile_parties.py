@@ -34,16 +34,12 @@ def lab():
         yield lab
 
 
-def post(lab, path):
-    return lab.run("srv", ["curl", "-sS", "-f", "-X", "POST", f"{lab.url}{path}"])
-
-
 def tell(lab, message, how="raw"):
     """The control server says this to all nodes. `message`: a map message, or bytes of a whole frame with how=frame."""
     lab.count += 1
     path = lab.dir / f"message-{lab.count}"
     path.write_bytes(message if isinstance(message, bytes) else json.dumps(message).encode())
-    post(lab, f"/lab/{how}?file={path}")
+    lab.tell_control(f"/lab/{how}?file={path}")
 
 
 def told(node):
@@ -60,7 +56,7 @@ def peer_message(lab, node, **changes):
 
 def again(lab):
     """The server's own map once more."""
-    post(lab, "/lab/drop")
+    lab.tell_control("/lab/drop")
     wait_for("the first map again", lambda: lab.a.peer(lab.b.ip()) and lab.a.peer(lab.c.ip()))
 
 

@@ -84,6 +84,10 @@ def test_every_cause_is_named_with_its_port():
         says(20030, "connection: ", "connection refused", "(nothing listens there")
         says(20031, "connection: ", "timed out", "open TCP 20031")
         assert re.search(rf"10\.50\.0\.2:{ports['full']}: upgrade: .*HTTP 404.* \(is this a derper\?", report), lines.get(str(ports["full"]))
+        doctor = a.cli("doctor", check=False).stdout  # says the same of this host
+        for words in ("use fullchain.pem", "certificate: its certificate is for relay.example", "expired on 2021-01-01", "certificate: self-signed",
+                      "none on port 20020", "connection refused", "timed out"):
+            assert words in doctor, (words, doctor)
         # The good relay's port, three times: with a silent STUN port, with a certificate that no map accepts, and with another pin.
         assert re.search(rf"\* DERP port: \S+ 10\.50\.0\.2:{DERP_PORT}: STUN: no answer from 10\.50\.0\.2:20040 \(a firewall\? open UDP 20040", report)
         assert f"CertName \"{lab.certificate_hash()}\"" in report

@@ -124,6 +124,7 @@ def test_a_port_mapper_that_is_not_the_gateway_is_not_used_and_named():
         wait_for("the sentence", lambda: sentence in a.cli("status").stdout)
         assert not mapping(a)["Endpoint"] and not opened(lab, "box")
         assert sentence in a.cli("netcheck").stdout
+        assert sentence in a.cli("doctor", check=False).stdout
         port_mapper(lab, "nat1", pxp="no")
         a.cli("debug", "restun")
         wait_for("a port of the gateway", lambda: mapping(a)["Endpoint"].startswith(WAN["nat1"]), timeout=15)
