@@ -481,5 +481,6 @@ def test_rekeys_in_real_time(pair, side):
         pair.talk(1)
         rounds += 1
         time.sleep(0.1)
-    assert (pair.handshakes(side), pair.handshakes(OTHER[side])) == (3, 0)
+    # A busy machine may make the initiator repeat itself.
+    assert 3 <= pair.handshakes(side) <= 5 and pair.handshakes(OTHER[side]) == 0
     print(f"\n{rounds} rounds, {pair.handshakes(side)} handshakes")
