@@ -347,9 +347,9 @@ class Lab:
     def node(self, space, binaries=OURS, **kw):
         return Node(self, space, pathlib.Path(binaries), **kw)
 
-    def pair(self, a, b):
-        """Two nodes of ours that have joined, the first one knows the second."""
-        nodes = self.node(a).start(), self.node(b).start()
+    def pair(self, a, b, others=OURS):
+        """Two nodes that have joined; the first one is ours and knows the second, which runs `others`."""
+        nodes = self.node(a).start(), self.node(b, others).start()
         for n in nodes:
             n.join()
         nodes[0].wait_peer(nodes[1])

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 from lab import ORIGINAL, OURS, TAILNETS, Lab, wait_for
-from test_host import BOTH
+from test_host import BOTH, opposite
 
 PEERS = [pytest.param((OURS, OURS), id="ours"), pytest.param((OURS, ORIGINAL), id="original-router"),
          pytest.param((ORIGINAL, OURS), id="original-client")]
@@ -351,7 +351,7 @@ def test_strict_reverse_path_filtering(tailnet):
         lab.derper()
         lab.control(**TAILNETS[tailnet])
         lab.page()
-        a, b = lab.node("laptop").start(), lab.node("router").start()
+        a, b = lab.node("laptop").start(), lab.node("router", opposite(tailnet)).start()
         b.join("--advertise-routes=192.168.50.0/24", "--advertise-exit-node")
         a.join("--accept-routes")
         a.wait_peer(b)
@@ -388,7 +388,7 @@ def test_beside_mwan3(tailnet):
                         "ip rule add pref 2061 fwmark 0x3d00/0x3f00 blackhole"):
             lab.run("a", command)
         before = lab.host_state("a")
-        a, b = lab.node("a"), lab.node("b").start()
+        a, b = lab.node("a"), lab.node("b", opposite(tailnet)).start()
         a.start(wrap=["sh", "-c", 'mkdir -p /etc/config && : >/etc/config/mwan3 && exec "$@"', "sh"])
         a.join()
         b.join()
