@@ -259,6 +259,7 @@ class Magicsock {
     int home_ = 0;
     bool restun_pending_ = false;
     bool full_pending_ = false;
+    Time moved_until_;  ///< after a rebind: new addresses are told to every active peer
     Time last_netcheck_;           // when the last one ended
     Time last_whole_netcheck_;     // when the last one began that was not about UDP only
     Time home_checked_;            // last net check because the home relay could not be reached

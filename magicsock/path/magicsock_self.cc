@@ -15,6 +15,8 @@ constexpr Duration kUdpCheckMin = milliseconds(2500);
 constexpr uint32_t kUdpCheckSpreadMs = 1000;
 // Between net checks because the home relay cannot be reached.
 constexpr Duration kHomeCheckGap = seconds(5);
+// A net check by names that have to be resolved, over a network that has just come up.
+constexpr Duration kMoveLasts = seconds(10);
 
 }  // namespace
 
@@ -65,6 +67,8 @@ void Magicsock::set_network(const NetworkFacts& facts, Time now) {
 }
 
 void Magicsock::rebind(Time now) {
+    own_.forget_learnt();
+    moved_until_ = now + kMoveLasts;
     const std::vector<PeerId> ids(active_.begin(), active_.end());
     for (const PeerId id : ids) {
         Peer& p = *find(id);
@@ -204,11 +208,13 @@ void Magicsock::refresh_endpoints(Time now) {
     if (list == advertised_) return;
     advertised_ = std::move(list);
     out_.endpoints_changed(advertised_);
-    // Whoever is trying to reach us now should not wait for the next round.
+    // Whoever is trying to reach us now should not wait for the next round; and who sends to where we were a moment ago
+    // should not find that out by silence.
+    const bool moved = now < moved_until_;
     const std::vector<PeerId> ids(active_.begin(), active_.end());
     for (const PeerId id : ids) {
         Peer& p = *find(id);
-        if (!p.paths->active(now) || p.paths->trusted(now)) continue;
+        if (!p.paths->active(now) || (p.paths->trusted(now) && !moved)) continue;
         send_call_me_maybe(p, now);
         rearm(p);
     }

@@ -544,5 +544,17 @@ TEST(Magicsock, ANetworkChangeLosesNoDatagramAndIsDirectAgainWithinASecond) {
     EXPECT_EQ(p.b.ms.peek_path(0, p.net.now).udp, ep("203.0.113.200:41641"));
 }
 
+TEST(Magicsock, APeerFollowsToTheNewAddressWithoutWaitingForSilence) {
+    Pair p(NatKind::kEasy, NatKind::kNone);  // answers our first ping from there, so nobody lacks a path
+    p.traffic(seconds(2));
+    p.a.mappings.clear();
+    p.a.wan = ep("203.0.113.200:0");
+    p.a.ms.rebind(p.net.now);
+    p.traffic(milliseconds(400));
+    EXPECT_EQ(p.b.ms.peek_path(0, p.net.now).udp, ep("203.0.113.200:41641"));
+    const auto was = [](const LocalEndpoint& e) { return e.ep.addr == ep("203.0.113.1:1").addr; };
+    EXPECT_TRUE(std::none_of(p.a.endpoints.begin(), p.a.endpoints.end(), was)) << "where we were is not advertised any more";
+}
+
 }  // namespace
 }  // namespace mesh::magicsock

@@ -262,7 +262,7 @@ std::optional<Duration> PeerPaths::heard_pong(const disco::TxId& tx, Time now, T
         trust_until_ = now + kTrustAfterPong;
         note_answer(now);
         if (regained) set_best(answered, now, todo);
-    } else if (!trusted(now) || better_addr(answered, best_)) {
+    } else if (!trusted(now) || withdrawn_ || better_addr(answered, best_)) {
         set_best(answered, now, todo);
     }
     return latency;
@@ -270,6 +270,7 @@ std::optional<Duration> PeerPaths::heard_pong(const disco::TxId& tx, Time now, T
 
 void PeerPaths::set_best(const ScoredAddr& a, Time now, Todo& todo) {
     best_ = a;
+    withdrawn_ = false;
     trust_until_ = now + kTrustAfterPong;
     trust_told_ = true;
     note_answer(now);
@@ -281,6 +282,8 @@ void PeerPaths::set_best(const ScoredAddr& a, Time now, Todo& todo) {
 void PeerPaths::heard_call_me_maybe(std::span<const Endpoint> endpoints, Time now, Todo& todo) {
     last_heard_ = last_disco_ = now;
     note(PathEvent::Kind::kCallMeMaybeReceived, now);
+    const Candidate* const used = find(best_.ep);
+    const bool best_was_listed = used != nullptr && (used->netmap || used->call);
     for (Candidate& c : candidates_) c.call = false;
     bool fresh = false;
     for (const Endpoint& e : endpoints) {
@@ -292,6 +295,8 @@ void PeerPaths::heard_call_me_maybe(std::span<const Endpoint> endpoints, Time no
     }
     for (Candidate& c : candidates_)
         if (!c.netmap && !c.call && c.learnt.is_zero()) c.learnt = c.last_pong;
+    const Candidate* const best = find(best_.ep);
+    if (best_was_listed || withdrawn_) withdrawn_ = best != nullptr && !best->call && !endpoints.empty();
     force_all();
     if (!trusted(now)) {
         ask_call_me_maybe(now, todo);

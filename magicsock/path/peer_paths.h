@@ -22,6 +22,8 @@
 ///     direction is noticed too, and a healthy path with one-way traffic stays, because its pongs count. Data by the
 ///     relay says that the peer has no trust: if the best address was silent for a second by then, it is pinged at
 ///     once and has only three round trips (0.3 to 1 s) left. A death makes the owner look after our own NAT.
+///     A CallMeMaybe that lists the best address no longer (the peer moved to another network) gives way to the first pong
+///     from elsewhere at once.
 ///  6. Candidates live while the network map lists them, until a CallMeMaybe omits those that an earlier one brought, or
 ///     45 s after the last ping or pong if learnt from a ping. There are at most 48.
 ///  7. At most 20 pings per second leave; the rest of a round follows in the next second.
@@ -178,6 +180,7 @@ class PeerPaths {
     size_t event_next_ = 0;
 
     ScoredAddr best_;
+    bool withdrawn_ = false;    // the peer lists it no longer
     Time trust_until_;
     bool trust_told_ = false;   // the owner knows of this trust
     Time last_send_, last_heard_, last_disco_;

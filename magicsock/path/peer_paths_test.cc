@@ -240,6 +240,25 @@ TEST(PeerPaths, ACallMeMaybeReplacesTheCandidatesOfTheLast) {
     EXPECT_EQ(b.pings_to(ep(1)), 1U) << "the network map's stay";
 }
 
+TEST(PeerPaths, AnAddressThePeerWithdrawsGivesWayToTheNextPong) {
+    for (const bool withdrawn : {false, true}) {
+        Bench b;
+        b.candidates(1);
+        b.prove(1, milliseconds(10));
+        const Endpoint with[] = {ep(1), ep(5)}, without[] = {ep(5)}, none_yet[] = {ep(6)};
+        if (withdrawn) b.paths.heard_call_me_maybe(none_yet, b.now, b.todo);  // it does not know its new address yet
+        b.paths.heard_call_me_maybe(withdrawn ? std::span<const Endpoint>(without) : with, b.now, b.todo);
+        b.drain();
+        ASSERT_EQ(b.pings_to(ep(5)), 1U);
+        EXPECT_EQ(b.paths.best(), ep(1)) << "nothing else is proven yet";
+        EXPECT_TRUE(b.paths.trusted(b.now));
+        const auto ping = std::find_if(b.pings.begin(), b.pings.end(), [](const auto& p) { return p.second.to == ep(5); });
+        b.now = b.now + milliseconds(20);  // slower, so by itself no reason
+        b.paths.heard_pong(ping->second.tx, b.now, b.todo);
+        EXPECT_EQ(b.paths.best(), withdrawn ? ep(5) : ep(1));
+    }
+}
+
 TEST(PeerPaths, ALearntCandidateLivesFortyFiveSeconds) {
     Bench b;
     b.paths.heard_ping(ep(7), tx(1), b.now, b.todo);

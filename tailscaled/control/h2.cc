@@ -63,9 +63,10 @@ struct H2Session::State {
         if (it == s.heads.end()) return 0;
         if ((s.head_bytes[frame->hd.stream_id] += name_len + value_len + 32) > s.limits.header_bytes)
             return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+        H2Event& e = it->second;
+        if (e.headers.size() >= s.limits.header_fields) return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
         const std::string_view n = text_of(name, name_len);
         const std::string_view v = text_of(value, value_len);
-        H2Event& e = it->second;
         if (n == ":status")
             std::from_chars(v.data(), v.data() + v.size(), e.status);
         else if (n == ":method")

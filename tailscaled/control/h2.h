@@ -41,6 +41,7 @@ class H2Session {
     enum class Role : uint8_t { kClient, kServer };
     struct Limits {
         size_t header_bytes = 16U << 10;     ///< per message; more resets the stream
+        size_t header_fields = 100;          ///< the same; one byte on the wire can stand for a whole field
         uint32_t concurrent_streams = 250;   ///< server
         uint32_t window_bytes = 1U << 20;    ///< receive window, per stream and connection
         size_t queued_body_bytes = 64U << 20;  ///< per stream, not yet taken by the peer; more resets it
