@@ -146,7 +146,7 @@ Status LocalBackend::check_prefs(const api::Prefs& prefs) {
     TRY(api::check_prefs(prefs));
     if (!prefs.control_url.empty() && !http1::parse_url(prefs.control_url))
         return fail(Code::kInvalid, fmt::format("the login server {} is not a http:// or https:// address", log::printable(prefs.control_url)));
-    if (prefs.run_ssh) return fail(Code::kUnsupported, "Unable to enable local Tailscale SSH server; not enabled on Tailnet.");
+    if (prefs.run_ssh) return fail(Code::kUnsupported, "Unable to enable local Tailscale SSH server; this program has none. Peers reach the host's own sshd at this node's address.");
     return {};
 }
 

@@ -90,6 +90,10 @@ void Magicsock::upsert_peer(PeerId peer, const PeerConfig& config, Time now) {
     p.config.endpoints.shrink_to_fit();
     by_node_[config.key] = peer;
     if (endpoints_moved && p.paths) set_candidates(p, now);
+    if (endpoints_moved) {  // plain WireGuard: it moved; if not, it answers from where it is
+        p.fixed_until = {};
+        p.fixed_next = 0;
+    }
     set_disco(p, config.disco, now);
     if (p.paths && !had_relay && derp_region_of(p) != 0) {
         Todo todo;
@@ -234,6 +238,7 @@ Path Magicsock::wireguard_only_path(Peer& p, Time now) {
             break;
         }
     }
+    p.fixed_sent = now;
     return path_now(p, now);
 }
 
@@ -449,7 +454,10 @@ PeerPathStatus Magicsock::status(PeerId peer, Time now) const {
     s.relay_heard = p->relay_heard;
     s.relay_gone = p->relay_gone;
     if (p->paths) p->paths->fill(s, now);
-    if (p->config.wireguard_only && now < p->fixed_until) s.cur_addr = s.best = p->fixed;
+    if (p->config.wireguard_only) {
+        s.last_send = p->fixed_sent;
+        if (now < p->fixed_until) s.cur_addr = s.best = p->fixed;
+    }
     return s;
 }
 

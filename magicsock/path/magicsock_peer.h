@@ -25,7 +25,7 @@ struct Magicsock::Peer {
     disco::TxId last_derp_tx{};
     // wireguard_only
     Endpoint fixed;
-    Time fixed_until;
+    Time fixed_until, fixed_sent;
     size_t fixed_next = 0;
 };
 

@@ -460,6 +460,10 @@ TEST(Magicsock, AForeignWireGuardPeerIsFollowedToWhereItSpeaksFrom) {
     p.a.ms.wg_received(5, {.udp = ep("203.0.113.60:9"), .derp_region = 0, .derp_key = {}}, p.net.now);
     p.net.run(seconds(4));
     EXPECT_EQ(p.a.ms.path_for_send(5, p.net.now).udp, ep("203.0.113.60:9"));
+    EXPECT_EQ(p.a.ms.status(5, p.net.now).last_send, p.net.now);
+    c.endpoints = {ep("203.0.113.70:1")};
+    p.a.ms.upsert_peer(5, c, p.net.now);
+    EXPECT_EQ(p.a.ms.path_for_send(5, p.net.now).udp, ep("203.0.113.70:1")) << "the control server says that it moved";
 }
 
 TEST(Magicsock, APeerWithoutDiscoIsReachedByRelay) {
