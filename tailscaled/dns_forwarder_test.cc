@@ -37,11 +37,12 @@ class Server final : public platform::UdpSocket::Listener {
             else
                 reply = answer(q);
             if (forged) {
-                // Guesses first: a wrong ID, another question.
-                Bytes bad = reply;
+                // Guesses first, for an address of the guesser's: a wrong ID, another question.
+                Bytes bad = answer(q, Addr::v4(127, 66, 66, 66));
+                const Bytes other = bad;
                 bad[0] = static_cast<uint8_t>(bad[0] ^ 0xFF);
                 udp_->send(r.from, bad);
-                bad = reply;
+                bad = other;
                 bad[13] = static_cast<uint8_t>(bad[13] ^ 0x01);
                 udp_->send(r.from, bad);
             }
@@ -49,9 +50,10 @@ class Server final : public platform::UdpSocket::Listener {
         }
     }
     void on_send_error(const Endpoint&, int) override {}
-    [[nodiscard]] Bytes answer(const dns::Query& q) const {
+    [[nodiscard]] Bytes answer(const dns::Query& q) const { return answer(q, addr_); }
+    [[nodiscard]] Bytes answer(const dns::Query& q, const Addr& address) const {
         dns::Reply reply(q, dns::kNoError, false);
-        for (size_t i = 0; i < records; ++i) reply.add_address(addr_, 60);
+        for (size_t i = 0; i < records; ++i) reply.add_address(address, 60);
         return reply.finish();
     }
     [[nodiscard]] dns::Upstream upstream() const { return *dns::parse_upstream(Endpoint{addr_, udp_->local_port()}.str(), {}); }
