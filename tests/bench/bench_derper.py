@@ -57,16 +57,17 @@ class Relay:
         return out
 
     def idle(self, clients):
-        """KiB of resident memory that each of that many idle clients costs, and all of it in MiB, when they have been idle for a while:
-        logins take more, and both programs give that back in their own time."""
+        """KiB of resident memory that each of that many idle clients costs, all of it in MiB, and what of that is the process's own
+        (not pages of program files), when they have been idle for a while: logins take more, and both programs give that back in
+        their own time."""
         before = memory_mib(self.pid)
         with self.load("idle", "--clients", clients) as p:
             if p.stdout.readline() != "ready\n":
                 raise Failure(f"{self.name}: {p.stderr.read()}")
             time.sleep(SETTLE)
-            after = memory_mib(self.pid)
+            after, own = memory_mib(self.pid), memory_mib(self.pid, "RssAnon")
             p.stdin.close()
-        return (after - before) * 1024 / clients, after
+        return (after - before) * 1024 / clients, after, own
 
 
 UNITS = {"gbit_s": "Gbit/s", "cpu_s_per_gib": "CPU s/GiB", "gbit_per_cpu_s": "Gbit per CPU s", "rtt_ms_p50": "ms p50", "rtt_ms_p99": "ms p99",
@@ -97,13 +98,14 @@ def main():
     for (load, key), values in rows.items():
         report.append({"what": load, "unit": UNITS[key], "values": values})
     for clients in [c for c in (args.idle or [1000, 5000]) if c]:
-        each, total = {}, {}
+        each, total, own = {}, {}, {}
         for name in RELAYS:
             with Lab("idle") as lab:  # a fresh process each
                 lab.flat("c")
-                each[name], total[name] = ([v] for v in Relay(lab, name, ["-accept-connection-limit", "1e9"]).idle(clients))
+                each[name], total[name], own[name] = ([v] for v in Relay(lab, name, ["-accept-connection-limit", "1e9"]).idle(clients))
         report.append({"what": f"{clients} idle clients, each", "unit": "KiB", "values": each})
         report.append({"what": f"{clients} idle clients, process", "unit": "MiB", "values": total})
+        report.append({"what": f"{clients} idle clients, process's own", "unit": "MiB", "values": own})
     print(f"{about['cpu']}, {about['cores']} cores, Linux {about['kernel']}, load {about['load']} before; {args.rounds} rounds of {args.seconds} s")
     print("TLS 1.3, packets of 1300 bytes unless said; medians, ratios are median (least..most) of neighbouring measurements.\n")
     print(table(report))
