@@ -4,7 +4,10 @@
 /// each, which gives the Poly1305 keys, then the blocks of data, packet by packet. The list is computed kLanes blocks at
 /// a time, so that only its very end leaves lanes empty.
 ///
-/// Opening authenticates all packets of the group before it decrypts the first byte of any.
+/// An engine may take the long packets first and run through as much of them as fills its lanes (`long_runs`), with the
+/// hash beside the cipher; the list then has what is left of them. Opening so decrypts bytes before the tag has been seen:
+/// if that is wrong, all of dst becomes zeros before the call returns. Without long runs all packets of the group are
+/// authenticated before the first byte of any is decrypted.
 ///
 /// `Engine` lives in an unnamed namespace, so instances of this are local to their translation unit. It offers
 ///   kLanes                                       blocks at once, also the packets of a group
@@ -13,6 +16,11 @@
 ///   add_some(dst, src, keystream, n)             n < 64 bytes
 ///   tags(out, keys, texts, count)                Poly1305 of each text, padding and the two lengths; 16 bytes each.
 ///                                                Keys are 64 bytes apart; kLanes may be read
+/// and, if it has long runs, `Progress` with the hashes begun and how many bytes of each packet are `done`, and
+///   has_long(jobs, count)                        whether there is something to run through
+///   start(progress, keys, count)                 always; before
+///   long_runs<kSeal>(key, jobs, count, progress) hashes and writes a multiple of 64 bytes of each packet
+///   tags(out, progress, texts, count)            in place of the other; what is done is hashed already
 
 #include <cstring>
 
@@ -35,6 +43,7 @@ struct AeadText {
 
 template <class Local>
 void aead_wipe(void* p, size_t n) {
+    __asm__("" : "+r"(n));  // memset() itself is faster than what GCC makes of one with a known size
     std::memset(p, 0, n);
     __asm__ __volatile__("" : : "r"(p) : "memory");
 }
@@ -76,6 +85,18 @@ struct AeadFinish {
     }
 };
 
+/// For an engine without long runs.
+template <class Engine>
+struct AeadProgress {
+    static constexpr bool kLongRuns = false;
+    size_t done[Engine::kLanes] = {};
+};
+template <class Engine>
+    requires requires { typename Engine::Progress; }
+struct AeadProgress<Engine> : Engine::Progress {
+    static constexpr bool kLongRuns = true;
+};
+
 template <class Engine>
 struct AeadSchedule {
     static constexpr size_t kLanes = Engine::kLanes;
@@ -90,6 +111,7 @@ struct AeadSchedule {
     struct Cursor {
         AeadJob* jobs;
         size_t count;
+        const size_t* done;  ///< bytes of each packet to leave out
         size_t job = 0;
         size_t offset = 0;
 
@@ -98,6 +120,7 @@ struct AeadSchedule {
             piece_count = 0;
             while (used < kLanes && job < count) {
                 const AeadJob& j = jobs[job];
+                if (offset < done[job]) offset = done[job];
                 if (!j.ok || offset >= j.len) {
                     ++job;
                     offset = 0;
@@ -154,15 +177,31 @@ struct AeadSchedule {
             set_lane(lanes[i], jobs[i].counter, 0);
             jobs[i].ok = true;
         }
-        Cursor cursor{jobs, count};
-        const size_t used = cursor.take(lanes, count, pieces, piece_count);
+        AeadProgress<Engine> progress;
+        bool has_long = false;
+        if constexpr (progress.kLongRuns) has_long = Engine::has_long(jobs, count);
+        Cursor cursor{jobs, count, progress.done};
+        const size_t used = has_long ? count : cursor.take(lanes, count, pieces, piece_count);
         Engine::keystream(key, lanes, used, first);
+        if constexpr (progress.kLongRuns) {
+            Engine::start(progress, first, count);
+            if (has_long) Engine::template long_runs<kSeal>(key, jobs, count, progress);
+        }
         AeadText texts[kLanes];
         uint8_t tags[kLanes * kTag];
         for (size_t i = 0; i < count; ++i) texts[i] = {kSeal ? jobs[i].dst : jobs[i].src, jobs[i].len};
+        const auto compute_tags = [&] {
+            if constexpr (progress.kLongRuns)
+                Engine::tags(tags, progress, texts, count);
+            else
+                Engine::tags(tags, first, texts, count);
+        };
         if constexpr (!kSeal) {
-            Engine::tags(tags, first, texts, count);
-            for (size_t i = 0; i < count; ++i) jobs[i].ok = equal(tags + i * kTag, jobs[i].src + jobs[i].len);
+            compute_tags();
+            for (size_t i = 0; i < count; ++i) {
+                jobs[i].ok = equal(tags + i * kTag, jobs[i].src + jobs[i].len);
+                if (!jobs[i].ok && progress.done[i] > 0) std::memset(jobs[i].dst, 0, jobs[i].len);
+            }
         }
         apply(jobs, pieces, piece_count, first);
         while (const size_t n = cursor.take(lanes, 0, pieces, piece_count)) {
@@ -171,10 +210,11 @@ struct AeadSchedule {
             used_more = true;
         }
         if constexpr (kSeal) {
-            Engine::tags(tags, first, texts, count);
+            compute_tags();
             for (size_t i = 0; i < count; ++i) std::memcpy(jobs[i].dst + jobs[i].len, tags + i * kTag, kTag);
         }
         aead_wipe<Engine>(first, sizeof first);
+        if constexpr (progress.kLongRuns) aead_wipe<Engine>(&progress, sizeof progress);
         if (used_more) aead_wipe<Engine>(more, sizeof more);
     }
 

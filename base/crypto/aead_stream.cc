@@ -44,7 +44,7 @@ const AeadFunctions* functions_of(AeadEngine engine) {
         case AeadEngine::kSodium: return &kAeadSodium;
 #if defined(MESH_AEAD_X86)
         // These ask the operating system too whether it saves the wide registers.
-        case AeadEngine::kAvx2: return __builtin_cpu_supports("avx2") ? &kAeadAvx2 : nullptr;
+        case AeadEngine::kAvx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") ? &kAeadAvx2 : nullptr;
         case AeadEngine::kAvx512:
             return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&

@@ -5,7 +5,7 @@
 /// once. No engine has branches or addresses that depend on keys or plaintext; lengths, counters and verdicts are public.
 ///
 ///   sodium   libsodium, everywhere; the reference the others are held against
-///   avx2     8 blocks of ChaCha20 at once, Poly1305 in 4 lanes
+///   avx2     8 blocks of ChaCha20 at once, Poly1305 beside them in the integer registers (needs BMI2 too)
 ///   avx512   16 blocks at once, Poly1305 in 8 lanes (needs F, VL, BW, DQ, IFMA, VBMI, VBMI2)
 ///
 /// Several packets in one call are faster than one by one: their blocks share the lanes of the vectors.
@@ -47,7 +47,8 @@ class AeadStream {
         functions_->seal(key_->data(), &job, 1);
     }
     /// sealed ends with the tag; dst = sealed.size() - kTagLen bytes, in place or apart. False: forged or too short; dst is
-    /// then as it was, or zeros.
+    /// then as it was, or zeros. While the call runs, dst may hold plaintext that is not authenticated yet: nobody else may
+    /// read it before the call returns.
     [[nodiscard]] bool open(uint8_t* dst, ByteSpan sealed, uint64_t counter) const {
         if (sealed.size() < kTagLen) return false;
         AeadJob job{sealed.data(), dst, sealed.size() - kTagLen, counter, false};

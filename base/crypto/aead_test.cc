@@ -140,6 +140,39 @@ TEST_P(Aead, ABatchIsTheSameAsOneByOne) {
     }
 }
 
+// Engines may take long packets in pairs, and decrypt them before they have seen the tag.
+TEST_P(Aead, LongPacketsOfUnlikeLengthsInPlaceTheForgedOnesLeaveNothing) {
+    const AeadStream stream(key_, GetParam());
+    const size_t lens[] = {255, 256, 257, 511, 512, 513, 767, 768, 1023, 1024, 1025, 1280, 1295, 1296, 1536, 2048, 2049, 5000};
+    for (size_t round = 0; round < 200; ++round) {
+        const size_t packets = 1 + round % 19;
+        std::vector<Bytes> memory, want;
+        std::vector<AeadJob> jobs;
+        for (size_t i = 0; i < packets; ++i) {
+            const size_t len = random_.below(8) == 0 ? random_.below(300) : lens[random_.below(std::size(lens))];
+            const uint64_t counter = random_.u64();
+            want.push_back(reference(key_, plain(len, i), counter));
+            memory.push_back(to_bytes(plain(len, i)));
+            memory.back().resize(len + kTagLen);
+            jobs.push_back({memory[i].data(), memory[i].data(), len, counter, false});
+        }
+        stream.seal(jobs);
+        for (size_t i = 0; i < packets; ++i) ASSERT_EQ(memory[i], want[i]) << round << " " << i << " len " << jobs[i].len;
+        const size_t forged = random_.below(static_cast<uint32_t>(packets));
+        memory[forged][random_.below(static_cast<uint32_t>(memory[forged].size()))] ^= 0x10;
+        const Bytes before = memory[forged];
+        stream.open(jobs);
+        for (size_t i = 0; i < packets; ++i) {
+            const ByteSpan got = ByteSpan(memory[i]).first(jobs[i].len);
+            ASSERT_EQ(jobs[i].ok, i != forged) << round << " " << i << " len " << jobs[i].len;
+            if (i == forged)
+                ASSERT_TRUE(holds_no_plaintext(got, ByteSpan(before).first(got.size()))) << round << " len " << got.size();
+            else
+                ASSERT_TRUE(std::equal(got.begin(), got.end(), plain(got.size(), i).begin())) << round << " " << i;
+        }
+    }
+}
+
 // Poly1305 has corners that random packets meet about once in 2^100: sums next to the prime and to 2^128. The keystream
 // cannot be chosen, but the ciphertext can: what is opened is what was chosen, and the tag is libsodium's own Poly1305.
 TEST_P(Aead, ChosenCiphertextsThatFillEveryLimb) {
@@ -159,6 +192,74 @@ TEST_P(Aead, ChosenCiphertextsThatFillEveryLimb) {
                 b.resize(len + kTagLen);
                 crypto_onetimeauth_poly1305(b.data() + len, mac_input.data(), mac_input.size(), poly_key);
                 ASSERT_TRUE(stream.open(b.data(), b, counter)) << counter << " " << int{fill} << " " << len;
+            }
+        }
+    }
+}
+
+/// A number modulo 2^130 - 5, in limbs of 26 bits.
+using Mod = std::array<uint64_t, 5>;
+
+Mod product(const Mod& a, const Mod& b) {
+    Mod d{};
+    for (size_t i = 0; i < 5; ++i)
+        for (size_t j = 0; j < 5; ++j) d[(i + j) % 5] += a[i] * b[j] * (i + j < 5 ? 1 : 5);
+    for (int round = 0; round < 3; ++round) {
+        for (size_t i = 0; i < 5; ++i) {
+            d[(i + 1) % 5] += (d[i] >> 26) * (i < 4 ? 1 : 5);
+            d[i] &= 0x3ffffff;
+        }
+    }
+    Mod less = d;  // minus the prime, if that is not negative
+    less[0] += 5;
+    for (size_t i = 0; i < 4; ++i) {
+        less[i + 1] += less[i] >> 26;
+        less[i] &= 0x3ffffff;
+    }
+    if (less[4] >> 26 == 0) return d;
+    less[4] &= 0x3ffffff;
+    return less;
+}
+
+/// 1/r = r^(2^130 - 7).
+Mod inverse(const Mod& r) {
+    Mod out{1};
+    for (int bit = 129; bit >= 0; --bit) {
+        out = product(out, out);
+        if (bit >= 3 || bit == 0) out = product(out, r);  // 2^130 - 7 ends with 1001
+    }
+    return out;
+}
+
+// A block after which the sum is h2 · 2^128 + a small number: to get there the carry of the reduction must run through
+// all limbs, which else happens once in 2^64 blocks.
+TEST_P(Aead, ChosenCiphertextsWhoseCarryRunsThroughAllLimbs) {
+    const AeadStream stream(key_, GetParam());
+    for (uint64_t counter = 0; counter < 8; ++counter) {
+        uint8_t nonce[12], poly_key[32];
+        nonce_le(nonce, counter);
+        crypto_stream_chacha20_ietf(poly_key, sizeof poly_key, nonce, key_.data());
+        const uint64_t r0 = load_le64(poly_key) & 0x0ffffffc0fffffff, r1 = load_le64(poly_key + 8) & 0x0ffffffc0ffffffc;
+        const Mod r = {r0 & 0x3ffffff, r0 >> 26 & 0x3ffffff, (r0 >> 52 | r1 << 12) & 0x3ffffff, r1 >> 14 & 0x3ffffff, r1 >> 40};
+        const Mod by_r = inverse(r);
+        ASSERT_EQ(product(by_r, r), Mod{1});
+        for (uint64_t h2 = 0; h2 < 4; ++h2) {
+            for (uint64_t small = 0, found = 0; found < 2; ++small) {
+                ASSERT_LT(small, 1000U);
+                const Mod m = product({small, 0, 0, 0, h2 << 24}, by_r);
+                if (m[4] >> 24 != 1) continue;  // no block: these have bit 128 set, and none above
+                ++found;
+                for (const size_t len : {16U, 32U, 256U, 1280U}) {
+                    Bytes b(len, 0xff);
+                    store_le64(b.data(), m[0] | m[1] << 26 | m[2] << 52);
+                    store_le64(b.data() + 8, m[2] >> 12 | m[3] << 14 | m[4] << 40);
+                    Bytes mac_input = b;
+                    mac_input.resize(len + 16);
+                    store_le64(mac_input.data() + len + 8, len);
+                    b.resize(len + kTagLen);
+                    crypto_onetimeauth_poly1305(b.data() + len, mac_input.data(), mac_input.size(), poly_key);
+                    ASSERT_TRUE(stream.open(b.data(), b, counter)) << counter << " " << h2 << " " << small << " " << len;
+                }
             }
         }
     }
@@ -273,6 +374,19 @@ TEST(AeadEngines, TheEnvironmentChoosesAndNonsenseThereIsIgnored) {
     };
     EXPECT_EXIT(nonsense(), testing::ExitedWithCode(0), "TAILMESH_AEAD=fast");
 }
+
+#if defined(__x86_64__)
+// The tests above leave out what is not usable: what fails its self-test must not go unnoticed that way.
+TEST(AeadEngines, WhatThisProcessorHasPassesTheSelfTest) {
+    init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) {
+        EXPECT_TRUE(aead_usable(AeadEngine::kAvx2));
+    }
+    if (__builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512ifma") && __builtin_cpu_supports("avx512vl")) {
+        EXPECT_TRUE(aead_usable(AeadEngine::kAvx512));
+    }
+}
+#endif
 
 TEST(AeadEngines, TheChosenOneIsUsable) {
     EXPECT_TRUE(aead_usable(aead_engine()));
