@@ -39,6 +39,7 @@ constexpr std::array kCommands = {
     Command{"metrics", "Show metrics", run_metrics},
     Command{"doctor", "Say why a peer is not reached, or not directly, and what to do", run_doctor},
     Command{"ping", "Ping a node and see how it is reached", run_ping},
+    Command{"nc", "Join standard input and output to a port of a node", run_nc},
     Command{"exit-node", "List nodes that offer to be an exit node", run_exit_node},
     Command{"version", "Print the version", run_version},
     Command{"whois", "Show the node and user behind an address", run_whois},

@@ -239,6 +239,36 @@ ApiResult<void> Client::check_prefs(const api::Prefs& prefs) {
     return {};
 }
 
+ApiResult<Client::Dialled> Client::dial(const std::string& host, uint16_t port) {
+    const std::string target = std::string(kPrefix) + "dial";
+    auto fd = connect(target);
+    if (!fd) return tl::unexpected(fd.error());
+    http1::Request r = request("POST", target, "");
+    r.headers.insert(r.headers.end(), {{"Connection", "upgrade"}, {"Upgrade", "ts-dial"}, {"Dial-Host", host},
+                                       {"Dial-Port", fmt::format("{}", port)}, {"Dial-Network", "tcp"}});
+    if (auto ok = send_all(fd->get(), http1::serialize(r)); !ok) return tl::unexpected(ok.error());
+    http1::Parser parser(http1::Role::kResponses, kMaxAnswer);
+    Dialled out;
+    uint8_t buffer[16384];
+    while (!parser.done()) {
+        auto n = receive(fd->get(), buffer, {});
+        if (!n) return tl::unexpected(n.error());
+        if (*n == 0) return tl::unexpected(other("unexpected EOF"));
+        const auto used = parser.feed({buffer, *n});
+        if (!used) return tl::unexpected(other(used.error().message()));
+        out.early = as_text(ByteSpan(buffer, *n).subspan(*used));
+    }
+    const http1::Response answer = parser.take_response();
+    if (answer.status == 101) {
+        out.fd = std::move(*fd);
+    } else if (answer.status == 200 && answer.header("Dial-Self") == "true") {
+        out.elsewhere = answer.header("Dial-Addr");
+    } else {
+        return tl::unexpected(ApiError{ApiError::Kind::kHttp, answer.status, trimmed(answer.body), trimmed(answer.body)});
+    }
+    return out;
+}
+
 ApiResult<Bus> Client::watch(uint64_t mask, Time deadline) {
     const std::string target = fmt::format("{}watch-ipn-bus?mask={}", kPrefix, mask);
     auto fd = connect(target);

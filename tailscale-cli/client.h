@@ -65,6 +65,13 @@ class Client {
     [[nodiscard]] ApiResult<api::Prefs> edit_prefs(const api::MaskedPrefs& edit);
     /// {"Error":…} of check-prefs becomes an error.
     [[nodiscard]] ApiResult<void> check_prefs(const api::Prefs& prefs);
+    /// A connection that the daemon makes for us.
+    struct Dialled {
+        platform::UniqueFd fd;  ///< none: the daemon leaves it to us to dial `elsewhere`
+        std::string early;      ///< what the other end has said already
+        std::string elsewhere;  ///< host:port
+    };
+    [[nodiscard]] ApiResult<Dialled> dial(const std::string& host, uint16_t port);
     [[nodiscard]] ApiResult<Bus> watch(uint64_t mask, Time deadline = {});
     /// X-Tailscale-Reason of later calls.
     void set_reason(std::string reason) { reason_ = std::move(reason); }

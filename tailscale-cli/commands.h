@@ -53,6 +53,7 @@ int run_ip(const Cli& cli, const Args& args);
 int run_whois(const Cli& cli, const Args& args);
 int run_whoami(const Cli& cli, const Args& args);
 int run_wait(const Cli& cli, const Args& args);
+int run_nc(const Cli& cli, const Args& args);
 int run_ping(const Cli& cli, const Args& args);
 int run_netcheck(const Cli& cli, const Args& args);
 int run_version(const Cli& cli, const Args& args);

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "base/log.h"
@@ -14,9 +15,11 @@
 #include "platform/loop/loop.h"
 #include "platform/net/dialer.h"
 #include "platform/net/resolver.h"
+#include "platform/net/socket_mark.h"
 #include "platform/system.h"
 #include "tailscaled/local_backend.h"
 #include "tailscaled/localapi/server.h"
+#include "tailscaled/proxy_server.h"
 
 namespace mesh::daemon {
 
@@ -37,7 +40,6 @@ class Daemon {
         if (!profiles) return tl::unexpected(std::move(profiles.error()).with(file_.path()));
         LocalBackend::Options options;
         options.state_dir = flags_.state_folder();
-        options.tun_name = flags_.tun;
         options.wanted_port = flags_.port;
         options.default_control_url = kDefaultControlUrl;
         backend_ = std::make_unique<LocalBackend>(
@@ -50,18 +52,37 @@ class Daemon {
         TRY(server_->listen(flags_.socket));
 
         Engine::Options engine_options;
-        engine_options.tun_name = flags_.tun;
         engine_options.port = flags_.port;
         engine_options.static_endpoints = flags_.static_endpoints;
         if (const char* mtu = std::getenv("TS_DEBUG_MTU")) engine_options.mtu = static_cast<unsigned>(std::strtoul(mtu, nullptr, 10));
         if (engine_options.mtu < 576 || engine_options.mtu > 9000) engine_options.mtu = 1280;
-        TRY_ASSIGN(auto engine, Engine::start(loop_, engine_options, *backend_));
+        TRY_ASSIGN(auto engine, start_engine(engine_options));
         if (flags_.port != 0 && engine->port_v4() != flags_.port)
             log::info("magicsock: UDP port {} is taken by another program; using port {}", flags_.port, engine->port_v4());
-        const char* firewall = std::getenv("TS_DEBUG_FIREWALL_MODE");
-        TRY_ASSIGN(auto router, platform::Router::start(flags_.tun, firewall ? firewall : ""));
-        backend_->run(std::move(engine), std::move(router));
+        std::unique_ptr<platform::Router> router;
+        if (!engine->userspace()) {
+            const char* firewall = std::getenv("TS_DEBUG_FIREWALL_MODE");
+            TRY_ASSIGN(router, platform::Router::start(tun_, firewall ? firewall : ""));
+        }
+        backend_->run(std::move(engine), std::move(router), tun_);
+        if (flags_.socks5 || flags_.http_proxy) {
+            auto open = [this](const std::string& host, Outgoing what) { backend_->dial(host, std::move(what)); };
+            auto associate = [this](platform::ByteStream client) { backend_->associate(std::move(client)); };
+            TRY_ASSIGN(proxy_, ProxyServer::start(loop_, flags_.socks5, flags_.http_proxy, std::move(open), std::move(associate)));
+        }
         return {};
+    }
+
+    /// By the first of the --tun names that works.
+    [[nodiscard]] Result<std::unique_ptr<Engine>> start_engine(Engine::Options options) {
+        for (size_t i = 0;; ++i) {
+            tun_ = options.tun_name = flags_.tuns[i];
+            options.userspace = tun_ == kUserspace;
+            if (options.userspace) platform::protect_no_sockets();
+            auto engine = Engine::start(loop_, options, *backend_);
+            if (engine || i + 1 == flags_.tuns.size()) return engine;
+            log::info("{}; trying {}", engine.error().message(), flags_.tuns[i + 1]);
+        }
     }
 
     int run() {
@@ -74,13 +95,15 @@ class Daemon {
         platform::Signal hangup(loop_, SIGHUP, [&] { stop("hangup"); });
         if (const Status r = start(); !r) {
             log::info("{}", r.error().message());
+            proxy_.reset();
             if (backend_) backend_->shut_down();
             return 1;
         }
         platform::sd_notify("READY=1");
-        log::info("tailscaled is ready: socket {}, tunnel {}", flags_.socket, flags_.tun);
+        log::info("tailscaled is ready: socket {}, tunnel {}", flags_.socket, tun_);
         loop_.run();
         platform::sd_notify("STOPPING=1");
+        proxy_.reset();
         backend_->shut_down();
         return exit_code_;
     }
@@ -104,6 +127,8 @@ class Daemon {
     platform::HttpClient http_{loop_, resolver_};
     std::unique_ptr<LocalBackend> backend_;
     std::unique_ptr<localapi::Server> server_;
+    std::unique_ptr<ProxyServer> proxy_;
+    std::string tun_;
 };
 
 }  // namespace
@@ -121,10 +146,12 @@ int run_cleanup(const Flags& flags) {
         log::info("a tailscaled is running on {}; stop it first, it cleans up by itself", flags.socket);
         return 1;
     }
-    const bool foreign_dns = foreign_dns_owner(flags.tun);
+    const auto tun = std::find_if(flags.tuns.begin(), flags.tuns.end(), [](const std::string& t) { return t != kUserspace; });
+    if (tun == flags.tuns.end()) return 0;  // userspace networking leaves nothing
+    const bool foreign_dns = foreign_dns_owner(*tun);
     const auto dns = foreign_dns ? Status{} : platform::cleanup_dns();
     if (!dns) log::info("cleanup: {}", dns.error().message());
-    const auto routes = platform::cleanup(flags.tun);
+    const auto routes = platform::cleanup(*tun);
     if (!routes) log::info("cleanup: {}", routes.error().message());
     return dns && routes ? 0 : 1;
 }

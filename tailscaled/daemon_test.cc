@@ -13,7 +13,7 @@ namespace {
 TEST(Flags, AcceptTheOriginalsSpellings) {
     const auto f = parse_flags({"-tun", "ts1", "--port=41641", "--state=/x/s", "-socket=/run/s", "--no-logs-no-support", "--verbose", "2"}, "7", "");
     ASSERT_TRUE(f);
-    EXPECT_EQ(f->tun, "ts1");
+    EXPECT_EQ(f->tuns, std::vector<std::string>{"ts1"});
     EXPECT_EQ(f->port, 41641);
     EXPECT_EQ(f->verbose, 2);
     EXPECT_EQ(f->state_path(), "/x/s");
@@ -26,9 +26,18 @@ TEST(Flags, AcceptTheOriginalsSpellings) {
 TEST(Flags, RefuseWithOneClearLine) {
     EXPECT_EQ(parse_flags({"-nosuch"}, "", "").error().context, "flag provided but not defined: -nosuch");
     EXPECT_EQ(parse_flags({"stray"}, "", "").error().context, "tailscaled does not take non-flag arguments: [\"stray\"]");
-    EXPECT_EQ(parse_flags({"--tun=userspace-networking"}, "", "").error().code, Code::kUnsupported);
-    for (const char* bad : {"--port=70000", "--port=x", "--port", "--tun=averyveryverylongname", "--cleanup=maybe"})
+    for (const char* bad : {"--port=70000", "--tun=", "--tun=a,", "--socks5-server=1055", "--socks5-server=host:1055", "--outbound-http-proxy-listen=x", "--port=x", "--port", "--tun=averyveryverylongname", "--cleanup=maybe"})
         EXPECT_FALSE(parse_flags({bad}, "", "")) << bad;
+}
+
+TEST(Flags, UserspaceNetworking) {
+    const auto f = parse_flags({"--tun=tailscale0,userspace-networking", "--socks5-server=localhost:1055", "--outbound-http-proxy-listen=:8080"}, "", "");
+    ASSERT_TRUE(f);
+    EXPECT_EQ(f->tuns, (std::vector<std::string>{"tailscale0", "userspace-networking"}));
+    EXPECT_EQ(f->socks5, Endpoint::parse("127.0.0.1:1055"));
+    EXPECT_EQ(f->http_proxy, Endpoint::parse("[::]:8080"));
+    EXPECT_EQ(parse_flags({"--socks5-server=[::1]:0"}, "", "")->socks5, Endpoint::parse("[::1]:0"));
+    EXPECT_FALSE(parse_flags({"--socks5-server="}, "", "")->socks5);  // as the container script gives it when nothing is wanted
 }
 
 TEST(Flags, StaticEndpointsAreReadAndSlipsOfThePenRefused) {

@@ -25,6 +25,7 @@ DnsService::DnsService(platform::Loop& loop, platform::Resolver& resolver, platf
       forwarder_(loop, dialer, http, random),
       peers_forwarder_(loop, dialer, http, random),
       patience_(loop, [this] { tell_waiters(); }) {
+    if (options_.userspace) return;
     auto tcp = DnsTcp::start(loop_, options_.tun_name, [this](ByteSpan query, DnsTcp::Reply reply) {
         answer(query, DnsForwarder::Client::kTcp, std::move(reply));
     });
@@ -43,6 +44,7 @@ void DnsService::apply(const Wanted& w) {
     engine_.set_names(names_);
     const bool can_split = host_ && host_->state() && host_->state()->can_split;
     DnsPlan plan = make_dns_plan(*w.map, *w.prefs, w.exit_node, {can_split, w.v6, host_config()});
+    if (options_.userspace) plan.os = {};
     foreign_ = !host_ && !plan.os.is_empty() && foreign_dns_owner(options_.tun_name);
     if (!host_ && !plan.os.is_empty() && !foreign_) {
         // Who manages the host's resolver is found out only when it is to be changed. The plan may be another one then.
@@ -76,6 +78,11 @@ void DnsService::on_host_change() {
     if (!settled()) return;
     if (os_.is_empty() && host_ && host_->state()->problems.empty()) host_.reset();  // it has its own resolver again
     tell_waiters();
+}
+
+std::vector<Addr> DnsService::known(const std::string& host) const {
+    const std::vector<Addr>* addrs = names_ ? names_->host(dns::canonical(host)) : nullptr;
+    return addrs != nullptr ? *addrs : std::vector<Addr>{};
 }
 
 void DnsService::when_settled(std::function<void()> done) {
@@ -135,9 +142,15 @@ uint16_t DnsService::serve_peers(const Addr& own, PeerApi::Allowed allowed) {
         return 0;
     }
     if (!peers_) {
+        PeerApi::Who who;
+        if (options_.userspace)
+            who = [this](const Endpoint& seen) {
+                const auto client = engine_.client_of(seen);
+                return client ? client->addr : Addr{};
+            };
         auto api = PeerApi::start(loop_, options_.tun_name, peer_api_port(own), std::move(allowed), [this](ByteSpan query, PeerApi::Reply reply) {
             answer_peer(query, std::move(reply));
-        });
+        }, std::move(who));
         if (api)
             peers_ = std::move(*api);
         else

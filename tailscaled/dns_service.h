@@ -23,6 +23,7 @@ class DnsService {
     static constexpr Duration kPatience = seconds(2);
     struct Options {
         std::string tun_name;
+        bool userspace = false;  ///< nothing comes by a TUN, and the host keeps its resolver
         std::string etc = "/etc";
         /// health() may have changed, or the host's own servers have: apply() again.
         std::function<void()> on_change;
@@ -53,6 +54,9 @@ class DnsService {
     /// `done` when the host's resolver is as last told: at once if nothing is under way, after kPatience in any case.
     void when_settled(std::function<void()> done);
     [[nodiscard]] bool settled() const { return !host_ || (host_->state() != nullptr && host_->settled()); }
+
+    /// Addresses of a name of the tailnet, as people spell it; empty: not one.
+    [[nodiscard]] std::vector<Addr> known(const std::string& host) const;
 
     /// From the packet loop.
     void on_query(const DnsClient& client, const Bytes& query);

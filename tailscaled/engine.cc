@@ -11,6 +11,10 @@
 
 namespace mesh::daemon {
 
+namespace {
+constexpr auto kPatience = std::chrono::milliseconds(200);
+}  // namespace
+
 /// The thread and what both sides share.
 class Engine::Thread {
    public:
@@ -21,7 +25,7 @@ class Engine::Thread {
         if (!parts) return tl::unexpected(std::move(parts.error()));
         port_v4_ = parts->v4->local_port();
         port_v6_ = parts->v6 ? parts->v6->local_port() : uint16_t{0};
-        tun_index_ = parts->tun.if_index();
+        tun_index_ = parts->tun ? parts->tun->if_index() : 0;
         auto shared = std::make_shared<PacketLoop::Parts>(std::move(*parts));
         loop_.post([this, shared] { packets_ = std::make_unique<PacketLoop>(loop_, std::move(*shared), *this); });
         thread_ = std::thread([this] { loop_.run(); });
@@ -149,12 +153,30 @@ void Engine::link_up() {
     thread_->to_packets([](PacketLoop& p) { p.link_up(); });
 }
 
+void Engine::dial(Outgoing what) {
+    auto shared = std::make_shared<Outgoing>(std::move(what));
+    thread_->to_packets([shared](PacketLoop& p) { p.dial(std::move(*shared)); });
+}
+void Engine::send_datagram(uint64_t association, const Endpoint& to, Bytes payload) {
+    thread_->to_packets([association, to, p = std::move(payload)](PacketLoop& packets) { packets.send_datagram(association, to, p); });
+}
+void Engine::end_association(uint64_t association) {
+    thread_->to_packets([association](PacketLoop& p) { p.end_association(association); });
+}
+std::optional<Endpoint> Engine::client_of(const Endpoint& local) {
+    if (!userspace()) return std::nullopt;
+    auto promise = std::make_shared<std::promise<std::optional<Endpoint>>>();
+    auto future = promise->get_future();
+    thread_->to_packets([promise, local](PacketLoop& p) { promise->set_value(p.client_of(local)); });
+    return future.wait_for(kPatience) == std::future_status::ready ? future.get() : std::nullopt;
+}
+
 EngineSnapshot Engine::snapshot() {
     auto promise = std::make_shared<std::promise<EngineSnapshot>>();
     auto future = promise->get_future();
     thread_->to_packets([promise](PacketLoop& p) { promise->set_value(p.snapshot()); });
     // A packet loop that is busy for longer than this has other worries; people get the last picture.
-    if (future.wait_for(std::chrono::milliseconds(200)) == std::future_status::ready) thread_->last_snapshot_ = future.get();
+    if (future.wait_for(kPatience) == std::future_status::ready) thread_->last_snapshot_ = future.get();
     return thread_->last_snapshot_;
 }
 

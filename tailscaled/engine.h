@@ -24,6 +24,7 @@
 #include "tailscaled/dataplane/tunnel_ping.h"
 #include "tailscaled/derp_dialer.h"
 #include "tailscaled/dns/names.h"
+#include "tailscaled/user_net.h"
 
 namespace mesh::daemon {
 
@@ -69,6 +70,7 @@ class Engine {
     static constexpr size_t kMaxDnsQueries = 256;
     struct Options {
         std::string tun_name = "tailscale0";
+        bool userspace = false;  ///< no TUN: this program ends the connections of the tunnel itself
         unsigned mtu = 1280;
         uint16_t port = 0;  ///< 0 = any
         std::vector<Endpoint> static_endpoints;  ///< given by the owner: they lead to that port
@@ -94,6 +96,8 @@ class Engine {
         /// A DNS query to our service address for a name that is not ours. give_dns_reply() must follow, whatever comes
         /// of it: the packet loop holds at most kMaxDnsQueries of them.
         virtual void on_dns_query(const DnsClient& client, Bytes query) = 0;
+        /// The answer to a send_datagram().
+        virtual void on_datagram(uint64_t association, const Endpoint& from, const Bytes& payload) = 0;
         /// The TUN died under us; nothing can be done but end.
         virtual void on_fatal(const std::string& why) = 0;
     };
@@ -106,7 +110,8 @@ class Engine {
 
     [[nodiscard]] uint16_t port_v4() const;
     [[nodiscard]] uint16_t port_v6() const;  ///< 0: no IPv6 socket
-    [[nodiscard]] int tun_index() const;
+    [[nodiscard]] int tun_index() const;  ///< 0: userspace networking
+    [[nodiscard]] bool userspace() const { return tun_index() == 0; }
     /// Newest WireGuard timestamp used (unix ns), as far as told.
     [[nodiscard]] int64_t last_timestamp() const;
 
@@ -136,6 +141,13 @@ class Engine {
     void set_dns_listener(uint16_t port);
     void give_dns_reply(const DnsClient& client, Bytes reply);
     void link_up();  ///< the TUN is up now: probe what it can take
+    /// With userspace networking: joins a program's connection to one through the tunnel.
+    void dial(Outgoing what);
+    /// ... a datagram of a program, of which several share one port here and so one association, until end_association().
+    void send_datagram(uint64_t association, const Endpoint& to, Bytes payload);
+    void end_association(uint64_t association);
+    /// ... and whose connection it is that came to a program here from `local`. Waits for the packet loop as snapshot() does.
+    [[nodiscard]] std::optional<Endpoint> client_of(const Endpoint& local);
     /// Asks the packet loop and waits, 200 ms at most; then the last one known.
     [[nodiscard]] EngineSnapshot snapshot();
 

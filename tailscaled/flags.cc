@@ -47,6 +47,35 @@ Result<std::vector<Endpoint>> endpoint_list(std::string_view text) {
     return out;
 }
 
+/// "localhost:1055", "127.0.0.1:1055", "[::1]:1055", ":1055" (every address of this host).
+Result<std::optional<Endpoint>> listen_address(const std::string& flag, std::string_view text) {
+    if (text.empty()) return std::optional<Endpoint>{};
+    std::string spelled(text);
+    if (spelled.starts_with("localhost:")) spelled.replace(0, 9, "127.0.0.1");
+    if (spelled[0] == ':') spelled.insert(0, "[::]");
+    const auto e = Endpoint::parse(spelled);
+    if (!e)
+        return fail(Code::kInvalid, fmt::format("invalid value \"{}\" for flag -{}: give address:port, for example localhost:1055",
+                                                log::printable(text), flag));
+    return e;
+}
+
+Result<std::vector<std::string>> tun_names(std::string_view text) {
+    std::vector<std::string> out;
+    for (bool more = true; more;) {
+        const size_t comma = text.find(',');
+        const std::string_view name = text.substr(0, comma);
+        more = comma != std::string_view::npos;
+        if (more) text.remove_prefix(comma + 1);
+        const bool good = !name.empty() && name.size() <= 15 && name.find_first_of("/ \t\n:") == std::string_view::npos;
+        if (name != kUserspace && !good)
+            return fail(Code::kInvalid, fmt::format("invalid value \"{}\" for flag -tun: an interface name has 1 to 15 characters", log::printable(name)));
+        if (out.size() >= 8) return fail(Code::kInvalid, "invalid value for flag -tun: at most 8 names");
+        out.emplace_back(name);
+    }
+    return out;
+}
+
 std::string parent(const std::string& path) {
     const size_t slash = path.rfind('/');
     return slash == std::string::npos ? "" : path.substr(0, slash);
@@ -74,10 +103,14 @@ std::string usage() {
            "    \tremove what an earlier run left in routes, rules and firewall, then exit\n"
            "  -no-logs-no-support\n"
            "    \taccepted and always so: this program uploads no logs\n"
+           "  -outbound-http-proxy-listen string\n"
+           "    \taddress:port of an HTTP proxy into the tailnet, such as localhost:8080\n"
            "  -port value\n"
            "    \tUDP port for WireGuard and peer-to-peer traffic; 0 picks one (default $PORT or 0)\n"
            "  -socket string\n"
            "    \tpath of the Unix socket that the tailscale command talks to (default \"/var/run/tailscale/tailscaled.sock\")\n"
+           "  -socks5-server string\n"
+           "    \taddress:port of a SOCKS5 proxy into the tailnet, such as localhost:1055\n"
            "  -state string\n"
            "    \tstate file, or mem: to keep nothing (default \"/var/lib/tailscale/tailscaled.state\")\n"
            "  -statedir string\n"
@@ -85,7 +118,8 @@ std::string usage() {
            "  -static-endpoints value\n"
            "    \taddress:port,... that peers may reach this node by, such as a port forwarded by hand in the router\n"
            "  -tun string\n"
-           "    \tname of the tunnel interface (default \"tailscale0\")\n"
+           "    \tname of the tunnel interface; \"userspace-networking\" needs neither interface nor root; of several, separated by\n"
+           "    \tcommas, the first that works (default \"tailscale0\")\n"
            "  -verbose int\n"
            "    \tlog verbosity; 0 is the least\n"
            "  -version\n"
@@ -122,7 +156,7 @@ Result<Flags> parse_flags(const std::vector<std::string>& args, const std::strin
             continue;
         }
         const bool known = name == "tun" || name == "port" || name == "state" || name == "statedir" || name == "socket" || name == "verbose" ||
-                           name == "static-endpoints";
+                           name == "static-endpoints" || name == "socks5-server" || name == "outbound-http-proxy-listen";
         if (!known) return fail(Code::kInvalid, fmt::format("flag provided but not defined: -{}", log::printable(name)));
         if (!value) {
             if (i + 1 >= args.size()) return fail(Code::kInvalid, fmt::format("flag needs an argument: -{}", name));
@@ -137,14 +171,16 @@ Result<Flags> parse_flags(const std::vector<std::string>& args, const std::strin
                 f.verbose = *n;
         } else if (name == "static-endpoints") {
             TRY_ASSIGN(f.static_endpoints, endpoint_list(*value));
+        } else if (name == "socks5-server") {
+            TRY_ASSIGN(f.socks5, listen_address(name, *value));
+        } else if (name == "outbound-http-proxy-listen") {
+            TRY_ASSIGN(f.http_proxy, listen_address(name, *value));
+        } else if (name == "tun") {
+            TRY_ASSIGN(f.tuns, tun_names(*value));
         } else {
-            (name == "tun" ? f.tun : name == "state" ? f.state : name == "statedir" ? f.statedir : f.socket) = *value;
+            (name == "state" ? f.state : name == "statedir" ? f.statedir : f.socket) = *value;
         }
     }
-    if (f.tun == "userspace-networking")
-        return fail(Code::kUnsupported, "--tun=userspace-networking is not available in this version: give a TUN name such as tailscale0 (needs root)");
-    if (f.tun.empty() || f.tun.size() > 15 || f.tun.find_first_of("/ \t\n:") != std::string::npos)
-        return fail(Code::kInvalid, fmt::format("invalid value \"{}\" for flag -tun: an interface name has 1 to 15 characters", log::printable(f.tun)));
     if (f.state != "mem:" && (f.state.starts_with("kube:") || f.state.starts_with("arn:")))
         return fail(Code::kUnsupported, "this version keeps its state in a file: give --state=PATH or --state=mem:");
     if (f.socket.empty() || f.socket.size() > 107)

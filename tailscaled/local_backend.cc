@@ -48,16 +48,18 @@ LocalBackend::LocalBackend(platform::Loop& loop, platform::Resolver& resolver, p
 
 LocalBackend::~LocalBackend() = default;
 
-void LocalBackend::run(std::unique_ptr<Engine> engine, std::unique_ptr<platform::Router> router) {
+void LocalBackend::run(std::unique_ptr<Engine> engine, std::unique_ptr<platform::Router> router, std::string tun_name) {
     engine_ = std::move(engine);
     router_ = std::move(router);
+    tun_name_ = std::move(tun_name);
     derp_dialer_ = std::make_unique<DerpDialer>(
         dialer_, random_, [this](DerpLink link) { on_derp_link(std::move(link)); },
         [this](int region, const std::string& why) { on_derp_failure(region, why); });
-    if (!foreign_dns_owner(options_.tun_name))
+    if (router_ && !foreign_dns_owner(tun_name_))
         if (const auto r = platform::cleanup_dns(); !r) log::info("dns: what an earlier run left could not be removed: {}", r.error().message());
     DnsService::Options dns;
-    dns.tun_name = options_.tun_name;
+    dns.tun_name = tun_name_;
+    dns.userspace = userspace();
     dns.on_change = [this] {
         if (applied_) apply_dns();
         update_state();
@@ -65,13 +67,19 @@ void LocalBackend::run(std::unique_ptr<Engine> engine, std::unique_ptr<platform:
     };
     dns_ = std::make_unique<DnsService>(loop_, resolver_, dialer_, http_, random_, *engine_, std::move(dns));
     dns_->follow_host();
+    const OutgoingDialer::Hooks hooks = outgoing_hooks();
+    outgoing_ = std::make_unique<OutgoingDialer>(dialer_, hooks);
+    datagrams_ = std::make_unique<SocksDatagrams>(
+        dialer_, SocksDatagrams::Hooks{hooks.names, hooks.way,
+                                       [this](uint64_t id, const Endpoint& to, ByteSpan payload) { engine_->send_datagram(id, to, to_bytes(payload)); },
+                                       [this](uint64_t id) { engine_->end_association(id); }});
     if (const char* off = std::getenv("TS_DISABLE_PORTMAPPER"); off == nullptr || *off == '\0' || *off == '0' || *off == 'f')
         port_mapping_ = std::make_unique<PortMapping>(loop_, http_, random_, [this] { on_port_mapping(); });
-    auto monitor = platform::NetMonitor::create(loop_, options_.tun_name, [this](const platform::NetEvent& e) { on_net_event(e); });
+    auto monitor = platform::NetMonitor::create(loop_, tun_name_, [this](const platform::NetEvent& e) { on_net_event(e); });
     if (monitor) {
         monitor_ = std::move(*monitor);
         net_ = monitor_->state();
-        if (router_->uses_legacy_tables()) monitor_->watch_legacy_tables();
+        if (router_ && router_->uses_legacy_tables()) monitor_->watch_legacy_tables();
     } else {
         log::info("monitor: {}; network changes will not be noticed", monitor.error().message());
     }
@@ -88,6 +96,8 @@ void LocalBackend::shut_down() {
     if (shut_down_) return;
     shut_down_ = true;
     if (port_mapping_) port_mapping_->close();  // turns the loop: first, while everything still stands
+    outgoing_.reset();
+    datagrams_.reset();
     control_.reset();
     derp_dialer_.reset();
     monitor_.reset();
@@ -461,8 +471,7 @@ control::Hostinfo LocalBackend::hostinfo() const {
         if (map_->self->address(Addr::Family::kV6).is_valid()) h.services.push_back({"peerapi6", port, ""});
         h.services.push_back({"peerapi-dns-proxy", 1, ""});
     }
-    h.userspace = false;
-    h.userspace_router = false;
+    h.userspace = h.userspace_router = userspace();
     h.app_connector = false;
     return h;
 }

@@ -29,8 +29,10 @@
 #include "tailscaled/ipn/state.h"
 #include "tailscaled/localapi/backend.h"
 #include "tailscaled/network_plan.h"
+#include "tailscaled/outgoing_dialer.h"
 #include "tailscaled/port_mapping.h"
 #include "tailscaled/relay_checks.h"
+#include "tailscaled/socks_datagrams.h"
 #include "tailscaled/state_file.h"
 #include "tailscaled/status_view.h"
 
@@ -40,7 +42,6 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
    public:
     struct Options {
         std::string state_dir;  ///< "" = none
-        std::string tun_name;
         uint16_t wanted_port = 0;
         std::string default_control_url;
     };
@@ -51,8 +52,12 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
                  Options options, StateFile& file, ipn::Profiles profiles, Publish publish, Fatal fatal);
     ~LocalBackend() override;
 
-    /// Hands over the packet loop and the router; a node that was up goes up again.
-    void run(std::unique_ptr<Engine> engine, std::unique_ptr<platform::Router> router);
+    /// Hands over the packet loop and the router (none: userspace networking); a node that was up goes up again.
+    void run(std::unique_ptr<Engine> engine, std::unique_ptr<platform::Router> router, std::string tun_name);
+    /// Joins a program's connection to the host it names, in the tailnet or not.
+    void dial(const std::string& host, Outgoing what) { outgoing_->dial(host, std::move(what)); }
+    /// ... and for datagrams.
+    void associate(platform::ByteStream client) { datagrams_->associate(std::move(client)); }
     /// Orderly end: everything we added to the host is removed, the state written.
     void shut_down();
 
@@ -75,6 +80,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     std::string ip_forwarding_warning() override;
     std::string udp_gro_forwarding_warning() override { return ""; }
     bool uses_so_mark() override;
+    void dial(const std::string& host, uint16_t port, platform::ByteStream client) override;
     std::string state_dir() override { return options_.state_dir; }
     std::vector<api::LoginProfile> profiles() override;
     api::LoginProfile current_profile() override { return profiles_.current(); }
@@ -113,6 +119,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     void on_path(PeerId peer, const magicsock::Path& path) override;
     void on_timestamp(int64_t unix_ns) override;
     void on_dns_query(const DnsClient& client, Bytes query) override;
+    void on_datagram(uint64_t association, const Endpoint& from, const Bytes& payload) override;
     void on_fatal(const std::string& why) override;
 
    private:
@@ -141,6 +148,8 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     [[nodiscard]] control::Hostinfo hostinfo() const;
     [[nodiscard]] std::vector<control::TypedEndpoint> typed_endpoints() const;
     // network
+    [[nodiscard]] bool userspace() const { return engine_ && engine_->userspace(); }
+    [[nodiscard]] OutgoingDialer::Hooks outgoing_hooks();
     void on_net_event(const platform::NetEvent& event);
     void apply_local_addrs();
     void apply_port_mapping();
@@ -175,6 +184,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     platform::HttpClient& http_;
     Random& random_;
     Options options_;
+    std::string tun_name_;
     StateFile& file_;
     ipn::Profiles profiles_;
     Publish publish_;
@@ -189,6 +199,8 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     std::unique_ptr<DerpDialer> derp_dialer_;
     std::unique_ptr<control::ControlClient> control_;
     std::unique_ptr<DnsService> dns_;
+    std::unique_ptr<OutgoingDialer> outgoing_;
+    std::unique_ptr<SocksDatagrams> datagrams_;
     std::unique_ptr<PortMapping> port_mapping_;  ///< none: switched off by the environment
     std::shared_ptr<const dataplane::Tables> tables_;  ///< as the packet loop has them
 

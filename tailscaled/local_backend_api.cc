@@ -49,6 +49,7 @@ StatusInputs LocalBackend::inputs(const EngineSnapshot& engine) {
     in.health = health();
     in.endpoints = endpoints_;
     in.home_derp = home_derp_;
+    in.tun = !userspace();
     in.wall = loop_.wall();
     in.now = platform::read_clock();
     return in;
@@ -62,9 +63,12 @@ api::DaemonStatus LocalBackend::status(localapi::WithPeers peers) {
     return build_status(inputs(engine), with_peers);
 }
 
-std::optional<api::WhoIsResult> LocalBackend::whois(const Addr& ip, uint16_t /*port*/, std::string_view /*proto*/) {
+std::optional<api::WhoIsResult> LocalBackend::whois(const Addr& ip, uint16_t port, std::string_view /*proto*/) {
     if (!map_) return std::nullopt;
-    const auto node = map_->node_by_addr(ip);
+    auto node = map_->node_by_addr(ip);
+    // With userspace networking programs of this host see a port of our own.
+    if (!node && port != 0 && userspace())
+        if (const auto client = engine_->client_of({ip, port})) node = map_->node_by_addr(client->addr);
     if (!node) return std::nullopt;
     return whois_of(*map_, *node);
 }
@@ -164,7 +168,7 @@ std::string LocalBackend::doctor_report(const std::optional<Addr>& peer) {
     in.port_mapping = port.notes;
     if (engine_) in.port = engine_->port_v4();
     in.default_route = !net_.default_interface_v4.empty() || !net_.default_interface_v6.empty();
-    in.have_network = net_.have_v4(options_.tun_name) || net_.have_v6(options_.tun_name);
+    in.have_network = net_.have_v4(tun_name_) || net_.have_v6(tun_name_);
     netmap::NodePtr node = peer ? peer_for(*peer) : nullptr;
     if (!node && peer && map_) node = map_->node_by_addr(*peer);  // one that takes no part, because its key expired
     if (node && node == map_->self) node = nullptr;
@@ -172,9 +176,30 @@ std::string LocalBackend::doctor_report(const std::optional<Addr>& peer) {
 }
 
 std::string LocalBackend::ip_forwarding_warning() {
+    if (userspace()) return "";
     std::vector<Prefix> routes = profiles_.prefs().advertise_routes.value_or(std::vector<Prefix>{});
     if (routes.empty()) routes.push_back(Prefix{Addr::v4(0, 0, 0, 0), 0});
     return platform::check_forwarding(forwarded(std::move(routes)), platform::this_host()).text;
+}
+
+void LocalBackend::dial(const std::string& host, uint16_t port, platform::ByteStream client) {
+    Outgoing what;
+    what.client = std::move(client);
+    what.to.port = port;
+    what.greeting = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ts-dial\r\n\r\n";
+    what.refusal = [](const Error& why) {
+        http1::Response r;
+        r.status = 502;
+        r.headers.emplace_back("Content-Type", "text/plain; charset=utf-8");
+        r.body = "dial failure: " + log::printable(why.message(), 1000) + "\n";
+        r.keep_alive = false;
+        return http1::serialize(r);
+    };
+    if (!outgoing_) {
+        what.client.write(what.refusal({Code::kUnavailable, 0, "the daemon is not ready"}));
+        return;
+    }
+    outgoing_->dial(host, std::move(what));
 }
 
 bool LocalBackend::uses_so_mark() { return platform::socket_mark_works(); }
@@ -234,7 +259,7 @@ std::vector<std::string> LocalBackend::health() const {
         out.push_back(fmt::format("UDP port {} is taken by another program; using port {}.", options_.wanted_port, engine_->port_v4()));
     if (map_) {
         if (!p.route_all && peers_offer_routes_) out.emplace_back("Some peers are advertising routes but --accept-routes is false");
-        if (!p.subnet_routes().empty() && platform::check_forwarding(forwarded(p.subnet_routes()), platform::this_host()).broken)
+        if (router_ && !p.subnet_routes().empty() && platform::check_forwarding(forwarded(p.subnet_routes()), platform::this_host()).broken)
             out.emplace_back("Subnet routing is enabled, but IP forwarding is disabled. Check that IP forwarding is enabled on your machine.");
         out.insert(out.end(), map_->health.begin(), map_->health.end());
         for (const auto& [id, m] : map_->display_messages) out.push_back(m.text);

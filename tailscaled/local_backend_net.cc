@@ -63,8 +63,8 @@ void LocalBackend::on_net_event(const platform::NetEvent& event) {
 
 void LocalBackend::apply_local_addrs() {
     if (!engine_) return;
-    engine_->set_local_addrs(platform::local_endpoint_addrs(net_, options_.tun_name), net_.have_v4(options_.tun_name),
-                             net_.have_v6(options_.tun_name));
+    engine_->set_local_addrs(platform::local_endpoint_addrs(net_, tun_name_), net_.have_v4(tun_name_),
+                             net_.have_v6(tun_name_));
 }
 
 /// A port of the router is ours while we are up, and as long as the way out is an IPv4 gateway.
@@ -136,10 +136,22 @@ void LocalBackend::apply_map(const netmap::PeerChanges* changes) {
     if (plan.policy || touches_dns(changes, exit_node(*map_, profiles_.prefs()))) apply_dns();
 }
 
+OutgoingDialer::Hooks LocalBackend::outgoing_hooks() {
+    OutgoingDialer::Hooks hooks;
+    hooks.names = [this](const std::string& host) { return dns_->known(host); };
+    hooks.way = [this](const Addr& a) {
+        if (!userspace() || !applied_ || !tables_) return OutgoingDialer::Way::kHost;
+        if (std::find(tables_->self.begin(), tables_->self.end(), a) != tables_->self.end()) return OutgoingDialer::Way::kSelf;
+        return tables_->routes.find(a) != nullptr ? OutgoingDialer::Way::kTunnel : OutgoingDialer::Way::kHost;
+    };
+    hooks.tunnel = [this](Outgoing what) { engine_->dial(std::move(what)); };
+    return hooks;
+}
+
 void LocalBackend::apply_router() {
     if (!router_) return;
     route_notes_.clear();
-    const platform::RouterConfig config = make_router_config(*map_, profiles_.prefs(), net_, options_.tun_name, engine_->port_v4(),
+    const platform::RouterConfig config = make_router_config(*map_, profiles_.prefs(), net_, tun_name_, engine_->port_v4(),
                                                              engine_->port_v6(), loop_.wall(), &route_notes_);
     if (const auto r = router_->set(config); !r) log::info("router: {}", r.error().message());
     engine_->link_up();
@@ -153,7 +165,7 @@ void LocalBackend::apply_dns() {
     wanted.exit_node = exit_node(*map_, profiles_.prefs());
     wanted.v6 = router_ && router_->capabilities().v6;
     // As the router routes: through the tunnel, unless the host is itself connected to that network.
-    wanted.in_tunnel = [tables = tables_, connected = connected_networks(net_, options_.tun_name)](const Addr& a) {
+    wanted.in_tunnel = [tables = tables_, connected = connected_networks(net_, tun_name_)](const Addr& a) {
         return tables->routes.find(a) != nullptr && std::none_of(connected.begin(), connected.end(), [&](const Prefix& p) { return p.contains(a); });
     };
     dns_->apply(wanted);
@@ -382,6 +394,10 @@ void LocalBackend::on_path(PeerId peer, const magicsock::Path& path) {
 
 void LocalBackend::on_timestamp(int64_t unix_ns) {
     if (profiles_.note_timestamp(unix_ns, false)) save();
+}
+
+void LocalBackend::on_datagram(uint64_t association, const Endpoint& from, const Bytes& payload) {
+    if (datagrams_) datagrams_->answer(association, from, payload);
 }
 
 void LocalBackend::on_fatal(const std::string& why) { fatal_(why); }

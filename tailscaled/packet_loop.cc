@@ -5,6 +5,7 @@
 
 #include <array>
 
+#include "base/check.h"
 #include "base/log.h"
 #include "netstack/udp.h"
 #include "platform/net/source_address.h"
@@ -16,6 +17,7 @@ constexpr Duration kDerpIdle = seconds(60);       // non-home connections close 
 constexpr Duration kDialPatience = seconds(20);   // packets for a relay that does not answer are dropped then
 constexpr size_t kWaitingBytes = 64 << 10;
 constexpr int kTunBatchesPerTurn = 4;
+constexpr int kUserBatchesPerTurn = 16;  // more than one only if packets answer themselves, as pings to the service do
 constexpr size_t kDerpBatch = 64;
 }  // namespace
 
@@ -81,8 +83,12 @@ class PacketLoop::DerpConn final : public platform::ByteStream::Listener {
 };
 
 Result<PacketLoop::Parts> PacketLoop::open(const Engine::Options& options) {
-    auto tun = platform::TunDevice::open(options.tun_name, options.mtu);
-    if (!tun) return tl::unexpected(std::move(tun.error()));
+    std::optional<platform::TunDevice> tun;
+    if (options.userspace) {
+        TRY(UserNet::available());
+    } else {
+        TRY_ASSIGN(tun, platform::TunDevice::open(options.tun_name, options.mtu));
+    }
     platform::UdpSocket::Options udp;
     udp.port = options.port;
     auto v4 = platform::UdpSocket::open(udp);
@@ -91,7 +97,7 @@ Result<PacketLoop::Parts> PacketLoop::open(const Engine::Options& options) {
     udp.port = (*v4)->local_port();
     auto v6 = platform::UdpSocket::open(udp);
     if (!v6) log::info("no IPv6 socket: {}", v6.error().message());
-    return Parts{std::move(*tun), std::move(*v4), v6 ? std::move(*v6) : nullptr, options.mtu, options.static_endpoints};
+    return Parts{std::move(tun), std::move(*v4), v6 ? std::move(*v6) : nullptr, options.mtu, options.static_endpoints};
 }
 
 PacketLoop::PacketLoop(platform::Loop& loop, Parts parts, Engine::Thread& shared)
@@ -102,14 +108,27 @@ PacketLoop::PacketLoop(platform::Loop& loop, Parts parts, Engine::Thread& shared
       shared_(shared),
       plane_(random_, *this, *this, {.mtu = parts.mtu, .magicsock = {}}),
       timer_(loop, [this] { on_timer(); }),
-      sweep_(loop, [this] { on_sweep(); }),
-      tun_poll_(loop, tun_.fd(), [this](platform::FdPoll::Events) { on_tun(); }) {
-    plane_.set_tun_offload(tun_.offloads().tcp_coalescing, tun_.offloads().udp_coalescing);
+      sweep_(loop, [this] { on_sweep(); }) {
+    if (tun_) {
+        tun_poll_.emplace(loop, tun_->fd(), [this](platform::FdPoll::Events) { on_tun(); });
+        plane_.set_tun_offload(tun_->offloads().tcp_coalescing, tun_->offloads().udp_coalescing);
+        tun_poll_->set_interest(true, false);
+    } else {
+        plane_.set_tun_offload(false, false);
+        user_turn_.emplace(loop, [this] { send_from_user(); });
+        UserNet::Hooks hooks;
+        hooks.output = [this] { user_turn_->want(); };
+        hooks.datagram = [this](uint64_t association, const Endpoint& from, ByteSpan payload) {
+            tell([association, from, p = to_bytes(payload)](Engine::Listener& l) { l.on_datagram(association, from, p); });
+        };
+        auto user = UserNet::open(loop, random_, parts.mtu, std::move(hooks));
+        CHECK(user);  // open() has asked
+        user_ = std::move(*user);
+    }
     read_wall_clock();
     v4_->attach(loop_, *this);
     if (v6_) v6_->attach(loop_, *this);
     plane_.sock().set_static_endpoints(std::move(parts.static_endpoints), loop_.now());
-    tun_poll_.set_interest(true, false);
     sweep_.set_after(seconds(15));
 }
 
@@ -136,6 +155,7 @@ void PacketLoop::set_tables(std::shared_ptr<const dataplane::Tables> tables) {
         for (const Addr& a : tables->self) own.push_back(Prefix::single(a));
         return own;
     }());
+    if (user_) user_->set_self(tables->self);
     plane_.set_tables(std::move(tables));
 }
 
@@ -191,6 +211,7 @@ void PacketLoop::set_running(bool running) {
         want_home();
     else
         close_derp();
+    if (user_ && !running) user_->clear();
     finish_turn();
 }
 
@@ -250,8 +271,34 @@ void PacketLoop::ping_tunnel(uint64_t id, PeerId peer, const Addr& dst, dataplan
 }
 
 void PacketLoop::link_up() {
-    tun_.probe_coalescing();
-    plane_.set_tun_offload(tun_.offloads().tcp_coalescing, tun_.offloads().udp_coalescing);
+    if (!tun_) return;
+    tun_->probe_coalescing();
+    plane_.set_tun_offload(tun_->offloads().tcp_coalescing, tun_->offloads().udp_coalescing);
+}
+
+void PacketLoop::dial(Outgoing what) {
+    if (user_) user_->dial(std::move(what));
+}
+
+void PacketLoop::send_datagram(uint64_t association, const Endpoint& to, ByteSpan payload) {
+    if (user_) user_->send_datagram(association, to, payload);
+}
+
+void PacketLoop::end_association(uint64_t association) {
+    if (user_) user_->end_association(association);
+}
+
+/// At the end of a turn, so that what belongs together leaves together.
+void PacketLoop::send_from_user() {
+    for (int i = 0; i < kUserBatchesPerTurn; ++i) {
+        const std::span<TunRead> batch = user_->take();
+        if (batch.empty()) break;
+        if (running_)
+            plane_.send(batch, loop_.now());
+        else
+            tun_drops_ += batch.size();
+    }
+    finish_turn();
 }
 
 void PacketLoop::read_wall_clock() {
@@ -266,16 +313,16 @@ void PacketLoop::read_wall_clock() {
 
 void PacketLoop::on_tun() {
     for (int i = 0; i < kTunBatchesPerTurn; ++i) {
-        const std::span<TunRead> batch = tun_.read();
+        const std::span<TunRead> batch = tun_->read();
         if (batch.empty()) break;
         if (running_)
             plane_.send(batch, loop_.now());
         else
             tun_drops_ += batch.size();
     }
-    if (const int err = tun_.failed()) {
-        tun_poll_.set_interest(false, false);
-        const std::string why = fmt::format("the interface {} is gone ({}); somebody removed it", tun_.name(), std::strerror(err));
+    if (const int err = tun_->failed()) {
+        tun_poll_->set_interest(false, false);
+        const std::string why = fmt::format("the interface {} is gone ({}); somebody removed it", tun_->name(), std::strerror(err));
         tell([why](Engine::Listener& l) { l.on_fatal(why); });
     }
     finish_turn();
@@ -328,10 +375,11 @@ void PacketLoop::finish_turn() {
 // ---- dataplane::Kernel -----------------------------------------------------------------------------------------------
 
 void PacketLoop::write_tun(std::span<const TunWrite> writes) {
-    const bool tcp = tun_.offloads().tcp_coalescing, udp = tun_.offloads().udp_coalescing;
-    tun_.write(writes);
-    if (tcp != tun_.offloads().tcp_coalescing || udp != tun_.offloads().udp_coalescing)
-        plane_.set_tun_offload(tun_.offloads().tcp_coalescing, tun_.offloads().udp_coalescing);
+    if (!tun_) return user_->input(writes);
+    const bool tcp = tun_->offloads().tcp_coalescing, udp = tun_->offloads().udp_coalescing;
+    tun_->write(writes);
+    if (tcp != tun_->offloads().tcp_coalescing || udp != tun_->offloads().udp_coalescing)
+        plane_.set_tun_offload(tun_->offloads().tcp_coalescing, tun_->offloads().udp_coalescing);
 }
 
 void PacketLoop::send_udp(std::span<const UdpSend> sends) {
@@ -510,6 +558,7 @@ void PacketLoop::ping_done(uint64_t id, const magicsock::PingResult& result) {
 bool PacketLoop::service_packet(MutByteSpan packet, const netstack::Parsed& p, Time /*now*/) {
     if (!names_ || p.fragment != netstack::Fragment::kWhole) return false;
     if (p.proto == netstack::kProtoTcp) {
+        if (user_) return false;  // there is no kernel to end it
         const MutByteSpan out = service_tcp_.rewrite(packet, p, plane_.tables().self_addr(p.version == 4));
         if (!out.empty()) plane_.inject_to_host(out);
         return !out.empty();
@@ -575,6 +624,8 @@ EngineSnapshot PacketLoop::snapshot() {
     s.drops.emplace_back("out_not_running", tun_drops_);
     s.drops.emplace_back("out_socket_full", v4_->counters().tx_full + (v6_ ? v6_->counters().tx_full : 0));
     s.drops.emplace_back("in_socket_full", v4_->counters().rx_kernel_drops + (v6_ ? v6_->counters().rx_kernel_drops : 0));
+    if (user_)
+        for (auto& d : user_->drops()) s.drops.push_back(std::move(d));
     s.metric_drops.assign(metric.begin(), metric.end());
     for (size_t i = 0; i < static_cast<size_t>(dataplane::PathKind::kCount); ++i) {
         const auto kind = dataplane::name(static_cast<dataplane::PathKind>(i));

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
-/// The shell around the data plane on its own thread: read a batch, feed it, flush, re-arm one timer. It owns TUN, UDP
+/// The shell around the data plane on its own thread: read a batch, feed it, flush, re-arm one timer. It owns TUN (or what stands in its place), UDP
 /// sockets and established relay connections. Everything here runs on the packet loop.
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -16,13 +17,14 @@
 #include "tailscaled/dataplane/dataplane.h"
 #include "tailscaled/dataplane/service_tcp.h"
 #include "tailscaled/engine.h"
+#include "tailscaled/user_net.h"
 
 namespace mesh::daemon {
 
 class PacketLoop final : private dataplane::Kernel, private dataplane::Events, private platform::UdpSocket::Listener {
    public:
     struct Parts {
-        platform::TunDevice tun;
+        std::optional<platform::TunDevice> tun;  ///< none: userspace networking
         std::unique_ptr<platform::UdpSocket> v4, v6;
         size_t mtu = 1280;
         std::vector<Endpoint> static_endpoints;
@@ -55,6 +57,11 @@ class PacketLoop final : private dataplane::Kernel, private dataplane::Events, p
     void set_dns_listener(uint16_t port) { service_tcp_.set_listener(port); }
     void give_dns_reply(const DnsClient& client, const Bytes& reply);
     void link_up();
+    /// Userspace networking only.
+    void dial(Outgoing what);
+    void send_datagram(uint64_t association, const Endpoint& to, ByteSpan payload);
+    void end_association(uint64_t association);
+    [[nodiscard]] std::optional<Endpoint> client_of(const Endpoint& local) const { return user_ ? user_->client_of(local) : std::nullopt; }
     [[nodiscard]] EngineSnapshot snapshot();
 
    private:
@@ -86,6 +93,7 @@ class PacketLoop final : private dataplane::Kernel, private dataplane::Events, p
     void on_send_error(const Endpoint& to, int err) override;
 
     void on_tun();
+    void send_from_user();
     void on_timer();
     void on_sweep();
     /// After everything that came in: relay bytes out, facts told, timer armed.
@@ -100,7 +108,7 @@ class PacketLoop final : private dataplane::Kernel, private dataplane::Events, p
     void note_timestamp(int64_t unix_ns);
 
     platform::Loop& loop_;
-    platform::TunDevice tun_;
+    std::optional<platform::TunDevice> tun_;
     std::unique_ptr<platform::UdpSocket> v4_, v6_;
     Engine::Thread& shared_;
     SystemRandom random_;
@@ -128,7 +136,10 @@ class PacketLoop final : private dataplane::Kernel, private dataplane::Events, p
 
     platform::Timer timer_;
     platform::Timer sweep_;
-    platform::FdPoll tun_poll_;  // last: no callback after anything else is gone
+    // Last: no callback after anything else is gone. Either a TUN or this.
+    std::optional<platform::FdPoll> tun_poll_;
+    std::optional<platform::TurnEnd> user_turn_;
+    std::unique_ptr<UserNet> user_;
 };
 
 }  // namespace mesh::daemon

@@ -111,6 +111,8 @@ class PeerApi::Connection final : public platform::ByteStream::Listener, public 
         if (stream_.is_open()) stream_.set_reading(!busy_);
     }
     void handle(const http1::Request& request) {
+        // Known by now at the latest: the tunnel's end of it is confirmed before the first byte comes.
+        if (owner_.who_) peer_ = owner_.who_(stream_.remote_endpoint());
         PeerDnsRequest asked = parse_peer_request(request, owner_.allowed_(peer_));
         if (asked.query.empty()) return answer(std::move(asked.refusal), request.keep_alive);
         busy_ = true;
@@ -147,9 +149,11 @@ class PeerApi::Connection final : public platform::ByteStream::Listener, public 
     platform::ByteStream stream_;
 };
 
-Result<std::unique_ptr<PeerApi>> PeerApi::start(platform::Loop& loop, const std::string& device, uint16_t port, Allowed allowed, Ask ask) {
-    std::unique_ptr<PeerApi> out(new PeerApi(loop, std::move(allowed), std::move(ask)));
-    auto listener = listen_by_tun(loop, device, {port, uint16_t{0}}, [self = out.get()](platform::ByteStream stream) { self->accept(std::move(stream)); });
+Result<std::unique_ptr<PeerApi>> PeerApi::start(platform::Loop& loop, const std::string& device, uint16_t port, Allowed allowed, Ask ask,
+                                                Who who) {
+    std::unique_ptr<PeerApi> out(new PeerApi(loop, std::move(allowed), std::move(ask), std::move(who)));
+    const auto accept = [self = out.get()](platform::ByteStream stream) { self->accept(std::move(stream)); };
+    auto listener = out->who_ ? platform::Listener::tcp(loop, {Addr::v4(127, 0, 0, 1), port}, accept) : listen_by_tun(loop, device, {port, uint16_t{0}}, accept);
     if (!listener) return tl::unexpected(std::move(listener.error()));
     out->listener_ = std::move(*listener);
     return out;
@@ -162,7 +166,7 @@ PeerApi::~PeerApi() {
 void PeerApi::accept(platform::ByteStream stream) {
     const Addr from = stream.remote_endpoint().addr;
     const auto same = std::count_if(connections_.begin(), connections_.end(), [&](const auto& c) { return c->peer() == from; });
-    if (connections_.size() >= kMaxConnections || static_cast<size_t>(same) >= kMaxPerPeer) return;
+    if (connections_.size() >= kMaxConnections || (!who_ && static_cast<size_t>(same) >= kMaxPerPeer)) return;
     connections_.add(std::make_shared<Connection>(*this, std::move(stream)));
 }
 

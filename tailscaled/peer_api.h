@@ -29,20 +29,26 @@ class PeerApi {
     /// Must call `reply` once, maybe at once; with nothing if there is no answer.
     using Ask = std::function<void(ByteSpan query, Reply reply)>;
 
+    /// The peer behind a connection that this host made to itself for somebody in the tunnel; invalid: nobody's.
+    using Who = std::function<Addr(const Endpoint& seen)>;
+
     /// Listens on `port` or, if that is taken, any other. `device`: see platform::Listener; "" takes connections from anywhere (tests).
+    /// With `who` (userspace networking): on 127.0.0.1 instead.
     [[nodiscard]] static Result<std::unique_ptr<PeerApi>> start(platform::Loop& loop, const std::string& device, uint16_t port, Allowed allowed,
-                                                                Ask ask);
+                                                                Ask ask, Who who = nullptr);
     ~PeerApi();
     [[nodiscard]] uint16_t port() const { return listener_->port(); }
 
    private:
     class Connection;
-    PeerApi(platform::Loop& loop, Allowed allowed, Ask ask) : loop_(loop), allowed_(std::move(allowed)), ask_(std::move(ask)) {}
+    PeerApi(platform::Loop& loop, Allowed allowed, Ask ask, Who who)
+        : loop_(loop), allowed_(std::move(allowed)), ask_(std::move(ask)), who_(std::move(who)) {}
     void accept(platform::ByteStream stream);
 
     platform::Loop& loop_;
     Allowed allowed_;
     Ask ask_;
+    Who who_;
     Connections<Connection> connections_{loop_};
     std::unique_ptr<platform::Listener> listener_;
 };

@@ -112,7 +112,7 @@ std::string derp_code(const NetMap* map, int region) {
 api::DaemonStatus build_status(const StatusInputs& in, bool with_peers) {
     api::DaemonStatus s;
     s.version = kLongVersion;
-    s.tun = true;
+    s.tun = in.tun;
     s.backend_state = in.state;
     s.have_node_key = in.has_node_key;
     s.auth_url = in.auth_url;

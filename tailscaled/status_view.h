@@ -28,6 +28,7 @@ struct StatusInputs {
     std::vector<std::string> health;
     std::vector<magicsock::LocalEndpoint> endpoints;
     int home_derp = 0;
+    bool tun = true;  ///< false: userspace networking
     WallTime wall;
     Time now;
 };

@@ -39,6 +39,16 @@ class Mutant:
 
 
 MUTANTS = [
+    # userspace networking
+    Mutant("user: checksums are not looked at", "netstack/user/user_stack.cc",
+           "(!without && !l4_checksum_ok(packet, p.version, p.ip_len, p.proto))", "false", "userstack_test", "UserStack.JunkIsCountedAndHarmless"),
+    Mutant("user: an exit node's own programs are the internet", "netstack/user/user_stack.cc", "if (is_martian(p.src) || is_martian(p.dst)) return bad();", "",
+           "userstack_test", "UserStack.NobodyReachesTheHostByAddressesThatMeanIt"),
+    Mutant("user: one peer may shut all others out", "netstack/user/user_stack.cc", "held_ < kMaxHeld && of_peer < kMaxHeldPerPeer", "held_ < kMaxHeld",
+           "userstack_test", "UserStack.TablesAreBounded"),
+    Mutant("user: what is not consumed does not hold the sender", "netstack/user/user_stack.cc",
+           "flows_[slot].unconsumed += bytes.size();", "tcp_recved(flows_[slot].pcb, static_cast<u16_t>(bytes.size()));",
+           "userstack_test", "UserStack.WindowHoldsTheSender"),
     # DNS
     Mutant("dns: names of others inside our zone are asked elsewhere", "tailscaled/dns/names.cc",
            "if (const std::string* zone = names.zone_of(q.name)) return done(no_such_name(q, *zone));", "",
@@ -268,7 +278,7 @@ def copy_tree():
 def build(targets):
     env = dict(os.environ, CCACHE_BASEDIR=str(SRC), CCACHE_NOHASHDIR="1", CCACHE_SLOPPINESS="time_macros,include_file_mtime,include_file_ctime")
     if not (OUT / "build.ninja").is_file():
-        done = subprocess.run(["cmake", "-S", SRC, "-B", OUT, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O0"],
+        done = subprocess.run(["cmake", "-S", SRC, "-B", OUT, "-G", "Ninja", f"-DMESH_LWIP={ROOT / 'build/lwip'}", "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O0"],
                               capture_output=True, text=True, env=env)
         if done.returncode != 0:
             return False, done.stdout + done.stderr

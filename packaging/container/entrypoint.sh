@@ -33,7 +33,7 @@ fi
 set -- "$@" ${TS_TAILSCALED_EXTRA_ARGS:-}
 
 # Forwarding is the container's own business, as nobody else lives in it.
-if [ -n "${TS_ROUTES:-}${TS_DEST_IP:-}" ]; then
+if [ -n "${TS_ROUTES:-}${TS_DEST_IP:-}" ] && ! true_text "${TS_USERSPACE:-false}"; then
     for key in net/ipv4/ip_forward net/ipv6/conf/all/forwarding; do
         [ ! -e /proc/sys/$key ] || [ "$(cat /proc/sys/$key)" = 1 ] || echo 1 2>/dev/null >/proc/sys/$key ||
             say "cannot write $key: start the container with --sysctl $(echo $key | tr / .)=1"

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <cstdlib>
@@ -28,6 +29,8 @@ bool probe() {
     const UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     return fd.valid() && set_mark(fd.get());
 }
+
+std::atomic<bool> no_tunnel{false};
 
 constexpr std::string_view kTunnelPrefix = "tailscale";
 
@@ -86,7 +89,10 @@ std::string default_route_interface() {
     return "";
 }
 
+void protect_no_sockets() { no_tunnel = true; }
+
 Status protect_socket(int fd, const Addr& to) {
+    if (no_tunnel) return {};
     if (to.is_valid() && to.is_loopback()) return {};
     if (socket_mark_works()) {
         if (set_mark(fd)) return {};

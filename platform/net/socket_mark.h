@@ -21,6 +21,8 @@ enum class Protect : uint8_t { kYes, kNo };
 /// Before connect, or after bind. `to` may be invalid (unconnected socket). An error without root rights is ignored, as
 /// such a process has no tunnel either.
 Status protect_socket(int fd, const Addr& to);
+/// This process has no tunnel (userspace networking): from now on protect_socket() changes nothing.
+void protect_no_sockets();
 /// Name of the interface of the best IPv4 default route in the main table (/proc/net/route), else of the IPv6 one;
 /// "" if there is none.
 [[nodiscard]] std::string default_route_interface();

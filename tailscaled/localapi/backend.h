@@ -17,6 +17,7 @@
 #include "base/ip.h"
 #include "base/keys.h"
 #include "base/result.h"
+#include "platform/net/byte_stream.h"
 #include "tailscaled/api/node.h"
 #include "tailscaled/api/notify.h"
 #include "tailscaled/api/ping.h"
@@ -82,6 +83,9 @@ class Backend {
     virtual std::string udp_gro_forwarding_warning() = 0;
     virtual bool uses_so_mark() = 0;
     virtual std::string state_dir() = 0;
+    /// POST dial without a TUN: the connection of a client that waits for its other end. `client` hears "101" or "502 dial failure: …"
+    /// and is the backend's from now on. Not called if the status says TUN.
+    virtual void dial(const std::string& host, uint16_t port, platform::ByteStream client) = 0;
     virtual std::vector<api::LoginProfile> profiles() = 0;
     virtual api::LoginProfile current_profile() = 0;
     /// First message for a new watcher; the parts named by `mask` (api::WatchBit).

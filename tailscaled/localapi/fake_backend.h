@@ -63,6 +63,11 @@ class FakeBackend : public Backend {
     std::string ip_forwarding_warning() override { return ""; }
     std::string udp_gro_forwarding_warning() override { return ""; }
     bool uses_so_mark() override { return true; }
+    void dial(const std::string& host, uint16_t port, platform::ByteStream client) override {
+        dialled = host + ":" + std::to_string(port);
+        client.write("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ts-dial\r\n\r\n");
+    }
+    std::string dialled;
     std::string state_dir() override { return "/var/lib/tailscale"; }
     std::vector<api::LoginProfile> profiles() override { return {current_profile()}; }
     api::LoginProfile current_profile() override {

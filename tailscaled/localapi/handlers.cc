@@ -318,13 +318,11 @@ http1::Response post_debug(const Call& c) {
 }
 
 http1::Response post_dial(const Call& c) {
-    if (c.request().header("Upgrade") != "ts-dial") return text_response(400, "bad ts-dial upgrade");
-    const std::string host(c.request().header("Dial-Host"));
-    const std::string port(c.request().header("Dial-Port"));
-    if (host.empty() || port.empty()) return text_response(400, "missing Dial-Host or Dial-Port header");
-    const api::DaemonStatus s = c.backend().status(WithPeers::kYes);
-    if (!s.tun) return text_response(502, "dial failure: not supported without a TUN device");
+    const DialRequest wanted = parse_dial(c.request());
+    if (!wanted.refusal.empty()) return text_response(wanted.status, wanted.refusal);
     // The kernel routes to peers and to everybody else alike, so the client dials itself.
+    const api::DaemonStatus s = c.backend().status(WithPeers::kYes);
+    const std::string& host = wanted.host;
     std::optional<Addr> ip = Addr::parse(host);
     const auto matches = [&](const api::PeerStatus& p) {
         const std::string_view name(p.dns_name);
@@ -334,12 +332,8 @@ http1::Response post_dial(const Call& c) {
     if (!ip && s.peers)
         for (const auto& [key, peer] : *s.peers)
             if (!ip && matches(peer) && !peer.tailscale_ips.empty()) ip = peer.tailscale_ips.front();
-    unsigned number = 0;
-    const auto [end, ec] = std::from_chars(port.data(), port.data() + port.size(), number);
-    if (ec != std::errc() || end != port.data() + port.size() || number == 0 || number > 65535)
-        return text_response(502, "resolve failure: bad port");
     http1::Response r = response(200, "", "");
-    r.headers.emplace_back("Dial-Addr", ip ? Endpoint{*ip, static_cast<uint16_t>(number)}.str() : host + ":" + port);
+    r.headers.emplace_back("Dial-Addr", ip ? Endpoint{*ip, wanted.port}.str() : fmt::format("{}:{}", host, wanted.port));
     r.headers.emplace_back("Dial-Self", "true");
     return r;
 }
@@ -477,6 +471,22 @@ void handle_request(Context& context, const Exchange& exchange, const Respond& r
         route->async(call);
     else
         respond(route->handler(call));
+}
+
+DialRequest parse_dial(const http1::Request& request) {
+    DialRequest out;
+    const auto refuse = [&](unsigned status, std::string why) {
+        out.status = status;
+        out.refusal = std::move(why);
+        return out;
+    };
+    if (request.header("Upgrade") != "ts-dial") return refuse(400, "bad ts-dial upgrade");
+    out.host = request.header("Dial-Host");
+    const std::string_view port = request.header("Dial-Port");
+    if (out.host.empty() || port.empty()) return refuse(400, "missing Dial-Host or Dial-Port header");
+    const auto [end, ec] = std::from_chars(port.data(), port.data() + port.size(), out.port);
+    if (ec != std::errc() || end != port.data() + port.size() || out.port == 0) return refuse(502, "resolve failure: bad port");
+    return out;
 }
 
 }  // namespace mesh::localapi

@@ -10,6 +10,15 @@
 
 namespace mesh::localapi {
 
+/// What POST dial asks for.
+struct DialRequest {
+    std::string host;
+    uint16_t port = 0;
+    unsigned status = 0;     ///< of the refusal
+    std::string refusal;     ///< "": all is well
+};
+[[nodiscard]] DialRequest parse_dial(const http1::Request& request);
+
 /// Called at most once per request; later or never for what takes time.
 using Respond = std::function<void(http1::Response)>;
 

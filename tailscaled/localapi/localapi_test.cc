@@ -36,6 +36,7 @@ struct TestWire final : Wire {
         return true;
     }
     [[nodiscard]] size_t queued_bytes() const override { return queued; }
+    platform::ByteStream release() override { return {}; }
     void session_finished() override { ++finished_calls; }
 };
 
@@ -170,6 +171,24 @@ TEST_F(SessionTest, WrongQuestionsGetTheTextsClientsKnow) {
     expect(ask("PATCH", "/localapi/v0/prefs", R"({"ShieldsUpSet":true,"ShieldsUp":true})"), 400,
            "{\"Error\":\"not today\"}\n");
     expect(post("component-debug-logging"), 200, "{\"Error\":\"unknown component \\\"\\\"\"}\n");
+}
+
+TEST_F(SessionTest, DialHandsTheConnectionOverWithoutATun) {
+    const std::string upgrade = "Host: local-tailscaled.sock\r\nConnection: upgrade\r\nUpgrade: ts-dial\r\n";
+    const auto expect = [&](const std::string& headers, unsigned status, const std::string& body) {
+        connect(0);
+        const Answer a = ask("POST", "/localapi/v0/dial", "", upgrade + headers);
+        EXPECT_EQ(a.status, status) << headers;
+        EXPECT_EQ(a.body, body) << headers;
+        EXPECT_FALSE(session->finished());
+    };
+    expect("Dial-Host: b\r\n", 400, "missing Dial-Host or Dial-Port header\n");
+    expect("Dial-Host: b\r\nDial-Port: 70000\r\n", 502, "resolve failure: bad port\n");
+    connect(0);
+    send(request("POST", "/localapi/v0/dial", "", upgrade + "Dial-Host: b\r\nDial-Port: 22\r\n"));
+    EXPECT_EQ(backend.dialled, "b:22");
+    EXPECT_TRUE(session->finished());
+    EXPECT_EQ(wire.out, "") << "what the client hears is the backend's";
 }
 
 TEST_F(SessionTest, OthersMayReadButNotWrite) {

@@ -24,6 +24,10 @@ class Server::Connection final : public Wire, platform::ByteStream::Listener {
         return stream_.write(bytes);
     }
     [[nodiscard]] size_t queued_bytes() const override { return stream_.queued_bytes(); }
+    [[nodiscard]] platform::ByteStream release() override {
+        stream_.detach();
+        return std::move(stream_);
+    }
     void session_finished() override { server_.sweep_soon(); }
 
     [[nodiscard]] Session& session() { return session_; }

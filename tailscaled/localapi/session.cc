@@ -15,6 +15,7 @@ namespace mesh::localapi {
 namespace {
 
 constexpr std::string_view kBusPath = "/localapi/v0/watch-ipn-bus";
+constexpr std::string_view kDialPath = "/localapi/v0/dial";
 constexpr std::string_view kHost = "local-tailscaled.sock";
 
 /// IMF-fixdate (RFC 9110 section 5.6.7).
@@ -139,6 +140,7 @@ void Session::handle(http1::Request request) {
     const auto target = http1::parse_target(request.target);
     if (!target) return finish(text_response(400, "bad request target"));
     if (target->path == kBusPath) return watch_bus(*target);
+    if (target->path == kDialPath && request.method == "POST" && hand_over(request)) return;
     const Exchange exchange{request, *target, Caller{uid_, pid_, reason_of(request)}};
     // The completion may come when this request, or this whole session, is long over.
     handle_request(context_, exchange, [token = token_, sequence = sequence_](http1::Response r) {
@@ -147,6 +149,17 @@ void Session::handle(http1::Request request) {
         s->finish(std::move(r));
         if (s->finished()) s->wire_.session_finished();
     });
+}
+
+bool Session::hand_over(const http1::Request& request) {
+    const DialRequest wanted = parse_dial(request);
+    if (!wanted.refusal.empty() || context_.backend.status(WithPeers::kNo).tun) return false;
+    cut_ = true;
+    platform::ByteStream client = wire_.release();
+    client.unread(as_bytes(pending_));  // sent ahead
+    pending_.clear();
+    context_.backend.dial(wanted.host, wanted.port, std::move(client));
+    return true;
 }
 
 void Session::finish(http1::Response response) {

@@ -45,6 +45,8 @@ class Wire {
     /// Takes everything or, if more than `limit` bytes would then wait, nothing (false).
     virtual bool write(std::string_view bytes, size_t limit) = 0;
     [[nodiscard]] virtual size_t queued_bytes() const = 0;
+    /// The connection as a value, with nothing waiting in it: the session is over for its client, and so is this object.
+    [[nodiscard]] virtual platform::ByteStream release() = 0;
     /// finished() has become true outside of handle_…(): close soon, but not from inside this call.
     virtual void session_finished() = 0;
 };
@@ -86,6 +88,8 @@ class Session {
     void handle(http1::Request request);
     void finish(http1::Response response);
     void refuse(const Error& error);
+    /// True: the connection has gone to the backend.
+    bool hand_over(const http1::Request& request);
     void watch_bus(const http1::Target& target);
 
     Context& context_;

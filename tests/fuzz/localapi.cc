@@ -24,6 +24,7 @@ struct Sink final : localapi::Wire {
         return true;
     }
     [[nodiscard]] size_t queued_bytes() const override { return 0; }
+    platform::ByteStream release() override { return {}; }
     void session_finished() override {}
 };
 
