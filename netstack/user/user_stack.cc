@@ -330,7 +330,7 @@ class UserStack::Impl {
     err_t told_sent(void* arg) {
         const uint32_t slot = slot_of(arg);
         Flow& f = flows_[slot];
-        if (f.wants_room && tcp_sndbuf(f.pcb) >= TCP_SNDLOWAT) {
+        if (f.wants_room && f.pcb->snd_buf >= TCP_SNDLOWAT) {  // tcp_sndbuf() ends at 65,535
             f.writable = true;
             touch(slot);
         }

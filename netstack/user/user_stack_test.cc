@@ -195,6 +195,17 @@ TEST(UserStack, BytesArriveWholeOverABadLink) {
     EXPECT_LT(UserStack::heap_bytes(), 4096U) << "lwIP gave its memory back";
 }
 
+TEST(UserStack, AWriterIsToldOfRoomAsTheWindowMoves) {
+    World w(1);
+    w.delay = milliseconds(1);
+    const FlowId client = w.connect(kSelf4);
+    w.end(client).to_send = pattern(20 * UserStack::kWindow, 1);
+    const Time began = w.now;
+    ASSERT_TRUE(w.run([&] { return !w.asked.empty() && w.end(w.asked[0]).got.size() == 20 * UserStack::kWindow; }));
+    // Twenty windows in some dozens of round trips, not in as many ticks of 50 ms.
+    EXPECT_LT((w.now - began).seconds(), 0.2);
+}
+
 TEST(UserStack, PacketsFitTheMtu) {
     World w(3, 600);
     const FlowId client = w.connect(kSelf6);
