@@ -42,6 +42,8 @@ MUTANTS = [
     # userspace networking
     Mutant("user: checksums are not looked at", "netstack/user/user_stack.cc",
            "(!without && !l4_checksum_ok(packet, p.version, p.ip_len, p.proto))", "false", "userstack_test", "UserStack.JunkIsCountedAndHarmless"),
+    Mutant("user: lwIP reads behind the end of a header", "netstack/user/user_stack.cc",
+           "if (!tcp_options_ok(packet.subspan(p.ip_len, p.l4_len))) return bad();", "", "userstack_test", "UserStack.OptionsThatEndInTheMiddleAreNotRead"),
     Mutant("user: an exit node's own programs are the internet", "netstack/user/user_stack.cc", "if (is_martian(p.src) || is_martian(p.dst)) return bad();", "",
            "userstack_test", "UserStack.NobodyReachesTheHostByAddressesThatMeanIt"),
     Mutant("user: one peer may shut all others out", "netstack/user/user_stack.cc", "held_ < kMaxHeld && of_peer < kMaxHeldPerPeer", "held_ < kMaxHeld",

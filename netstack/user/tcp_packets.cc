@@ -35,6 +35,16 @@ void finish_tcp(uint8_t* at, const Endpoint& src, const Endpoint& dst, size_t l4
     store_be16(t + 16, checksum({t, l4}, pseudo_sum(at, v4 ? 4 : 6, kProtoTcp, static_cast<uint32_t>(l4))));
 }
 
+bool tcp_options_ok(ByteSpan header) {
+    for (size_t at = kTcpHeader; at < header.size();) {
+        if (header[at] == 0) return true;  // the end of the list
+        const size_t length = header[at] == 1 ? 1 : at + 1 < header.size() ? header[at + 1] : 0;
+        if (length == 0 || (length == 1 && header[at] != 1) || at + length > header.size()) return false;
+        at += length;
+    }
+    return true;
+}
+
 size_t build_reset(ByteSpan packet, MutByteSpan out) {
     Parsed p;
     if (!parse(packet, p) || (p.tcp_flags & kTcpRst) != 0) return 0;

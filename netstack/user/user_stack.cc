@@ -497,6 +497,7 @@ class UserStack::Impl {
     }
 
     void tcp(ByteSpan packet, const Parsed& p, Time now) {
+        if (!tcp_options_ok(packet.subspan(p.ip_len, p.l4_len))) return bad();
         const Key key{{p.src, p.src_port}, {p.dst, p.dst_port}};
         auto it = by_key_.find(key);
         if (it != by_key_.end() && p.is_tcp_syn()) {

@@ -366,6 +366,20 @@ TEST(UserStack, PingsAndDatagrams) {
     EXPECT_TRUE(w.sent().empty());
 }
 
+TEST(UserStack, OptionsThatEndInTheMiddleAreNotRead) {
+    for (const Bytes& options : {Bytes{1, 1, 1, 3}, Bytes{1, 1, 3, 3}, Bytes{2, 5, 1, 1}, Bytes{8, 10, 0, 0}, Bytes{1, 1, 3, 0}, Bytes{5, 1, 1, 1}}) {
+        World w(1);
+        w.inject(build(Spec{.flags = kTcpSyn, .tcp_options = options}));
+        EXPECT_EQ(w.stack.counters().malformed, 1U) << hex_encode(options);
+        EXPECT_TRUE(w.asked.empty());
+    }
+    for (const Bytes& options : {Bytes{2, 4, 5, 0}, Bytes{1, 3, 3, 7}, Bytes{0, 9, 9, 9}, Bytes{4, 2, 1, 1}, Bytes{}}) {
+        World w(1);
+        w.inject(build(Spec{.flags = kTcpSyn, .tcp_options = options}));
+        EXPECT_EQ(w.asked.size(), 1U) << hex_encode(options);
+    }
+}
+
 TEST(UserStack, JunkIsCountedAndHarmless) {
     World w(5);
     w.inject(build(Spec{.flags = kTcpSyn, .bad_checksum = true}));
