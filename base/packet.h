@@ -50,11 +50,12 @@ struct UdpSend {
     uint32_t segment = 0;
 };
 
-/// Where a datagram came from: a UDP endpoint, or a peer by a DERP region.
+/// Where a datagram came from: a UDP endpoint, a peer through the UDP relay there, or a peer by a DERP region.
 struct Source {
     Endpoint udp;          ///< valid() unless by DERP
     int derp_region = 0;   ///< > 0: by DERP
     NodePublic derp_key;   ///< sender as the relay names it
+    uint32_t vni = 0;      ///< > 0: under this number through the UDP relay at `udp`
     [[nodiscard]] bool by_derp() const { return derp_region > 0; }
 };
 

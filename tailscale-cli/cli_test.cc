@@ -454,6 +454,20 @@ TEST(DebugText, ToleratesWhatItDoesNotKnow) {
               "  what happened:\n"
               "    1.5 s ago  no answer 192.0.2.7:41641\n");
     EXPECT_EQ(paths_text(paths, "b").substr(0, 2), "b:");
+    EXPECT_EQ(paths_text(R"([{"Peer":"b","PeerRelay":"192.0.2.1:7:vni:3","PeerRelayLatencySeconds":0.01,"Relay":"lab","PeerRelays":[{"VNI":3,)"
+                         R"("Endpoint":"192.0.2.1:7","Bound":true,"Pings":2,"Pongs":1},{"VNI":4,"Endpoint":""},{"VNI":5,"Endpoint":"192.0.2.2:7"}]}])", ""),
+              "b: by peer relay 192.0.2.1:7:vni:3 in 10.0 ms (relay lab)\n"
+              "  peer relays:\n"
+              "    192.0.2.1:7:vni:3  2 pings, 1 pongs\n"
+              "    :vni:4             has not answered\n"
+              "    192.0.2.2:7:vni:5  the peer was not heard through it\n");
+    EXPECT_EQ(relay_sessions_text(R"({"UDPPort":null,"Sessions":null})"),
+              "Server port: not configured (you can configure the port with 'tailscale set --relay-server-port=<PORT>')\nSessions count: 0\n");
+    EXPECT_EQ(relay_sessions_text(R"({"UDPPort":40000,"Sessions":[{"VNI":3,"Client1":{"Endpoint":"10.50.1.1:10901","ShortDisco":"d:a7866adb64281f29",)"
+                                  R"("PacketsTx":10,"BytesTx":1268},"Client2":{"Endpoint":"","ShortDisco":"d:daa27ce49e4759af","PacketsTx":0,"BytesTx":0}}]})"),
+              "Server port: 40000\nSessions count: 1\n\nVNI: 3\n"
+              "  10.50.1.1:10901(d:a7866adb64281f29) --> <no handshake>(d:daa27ce49e4759af), Packets: 10 Bytes: 1268\n"
+              "  <no handshake>(d:daa27ce49e4759af) --> 10.50.1.1:10901(d:a7866adb64281f29), Packets: 0 Bytes: 0\n");
     EXPECT_EQ(paths_text(paths, "c"), "c: idle\n");
     EXPECT_EQ(paths_text(paths, "zzz"), "no such peer\n");
     EXPECT_EQ(paths_text(R"([{"Peer":7,"Candidates":{},"Events":[1,{"SecondsAgo":"x"}]},[]])", "").substr(0, 2), ": ");

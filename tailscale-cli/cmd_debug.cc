@@ -102,6 +102,13 @@ int debug_paths(const Cli& cli, const Args& args) {
     return 0;
 }
 
+int debug_peer_relay_sessions(const Cli& cli, const Args&) {
+    const auto body = cli.client().call("GET", "debug-peer-relay-sessions");
+    if (!body) return cli.fail(body.error());
+    print_out(relay_sessions_text(*body));
+    return 0;
+}
+
 int debug_localapi(const Cli& cli, const Args& args) {
     FlagSet flags("tailscale debug localapi", "[method] path [body|-]", "Ask the local API directly");
     if (const auto exit = parse_or_exit(flags, args)) return *exit;
@@ -166,6 +173,7 @@ constexpr std::array kDebug = {
     DebugCommand{"metrics", "Print internal metrics", debug_metrics},
     DebugCommand{"netmap", "Print the network map", debug_netmap},
     DebugCommand{"paths", "How each peer is reached, and why not directly", debug_paths},
+    DebugCommand{"peer-relay-sessions", "Print the current set of active peer relay sessions relayed through this node", debug_peer_relay_sessions},
     DebugCommand{"prefs", "Print the settings", debug_prefs},
     DebugCommand{"rebind", "Open the UDP sockets again", debug_rebind},
     DebugCommand{"reload-config", "Read the configuration file again", debug_reload},

@@ -37,6 +37,12 @@ std::vector<std::string> candidate_row(const Json& c) {
     return {"    " + word(c, "Endpoint"), word(c, "Source"), result};
 }
 
+std::string peer_relay_text(const Json& v) {
+    if (word(v, "Endpoint").empty()) return "has not answered";
+    if (!json::boolean(v, "Bound")) return "the peer was not heard through it";
+    return fmt::format("{:.0f} pings, {:.0f} pongs", number(v, "Pings"), number(v, "Pongs"));
+}
+
 bool matches(const Json& peer, const std::string& wanted) {
     if (wanted.empty()) return true;
     for (const auto& [key, value] : peer.items()) {
@@ -66,6 +72,34 @@ std::string drops_text(std::string_view text, bool all) {
     return table_text(rows, 2, LastColumn::kBare);
 }
 
+std::string relay_sessions_text(std::string_view text) {
+    const auto j = json::parse(text);
+    if (!j || !j->is_object()) return "";
+    const Json* port = json::find(*j, "UDPPort");
+    const Json* list = json::find(*j, "Sessions");
+    const size_t count = list != nullptr && list->is_array() ? list->size() : 0;
+    std::string out = fmt::format("Server port: {}\nSessions count: {}\n",
+                                  port != nullptr && port->is_number_integer()
+                                      ? json::dump(*port)
+                                      : "not configured (you can configure the port with 'tailscale set --relay-server-port=<PORT>')",
+                                  count);
+    if (count == 0) return out;
+    out += "\n";
+    const auto end = [](const Json& client) {
+        const std::string at = word(client, "Endpoint");
+        return fmt::format("{}({})", at.empty() ? "<no handshake>" : at, word(client, "ShortDisco"));
+    };
+    for (const Json& s : *list) {
+        const Json* one = json::find(s, "Client1");
+        const Json* other = json::find(s, "Client2");
+        if (one == nullptr || other == nullptr) continue;
+        out += fmt::format("VNI: {:.0f}\n", number(s, "VNI"));
+        for (const auto& [from, to] : {std::pair{one, other}, std::pair{other, one}})
+            out += fmt::format("  {} --> {}, Packets: {:.0f} Bytes: {:.0f}\n", end(*from), end(*to), number(*from, "PacketsTx"), number(*from, "BytesTx"));
+    }
+    return out;
+}
+
 std::string path_event_text(const Json& e) {
     std::string out = word(e, "What");
     if (const std::string ep = word(e, "Endpoint"); !ep.empty()) out += " " + ep;
@@ -83,6 +117,8 @@ std::string paths_text(std::string_view text, const std::string& peer) {
         const std::string direct = word(p, "Direct"), relay = word(p, "Relay");
         std::string how = "idle";
         if (!direct.empty()) how = fmt::format("direct {} in {}", direct, ms(number(p, "LatencySeconds")));
+        else if (const std::string via = word(p, "PeerRelay"); !via.empty())
+            how = fmt::format("by peer relay {} in {}", via, ms(number(p, "PeerRelayLatencySeconds")));
         else if (number(p, "SecondsSinceSend", -1) >= 0) how = "by relay";
         out += fmt::format("{}: {}{}\n", word(p, "Peer"), how, relay.empty() ? "" : fmt::format(" (relay {})", relay));
         if (const double gone = number(p, "SecondsSinceRelayGone", -1); gone >= 0)
@@ -92,6 +128,11 @@ std::string paths_text(std::string_view text, const std::string& peer) {
             for (const Json& c : *list)
                 if (c.is_object()) rows.push_back(candidate_row(c));
         if (!rows.empty()) out += "  addresses:\n" + table_text(rows, 2, LastColumn::kBare);
+        rows.clear();
+        if (const Json* list = json::find(p, "PeerRelays"); list != nullptr && list->is_array())
+            for (const Json& v : *list)
+                if (v.is_object()) rows.push_back({"    " + word(v, "Endpoint") + fmt::format(":vni:{:.0f}", number(v, "VNI")), peer_relay_text(v)});
+        if (!rows.empty()) out += "  peer relays:\n" + table_text(rows, 2, LastColumn::kBare);
         rows.clear();
         if (const Json* list = json::find(p, "Events"); list != nullptr && list->is_array())
             for (const Json& e : *list)

@@ -88,6 +88,46 @@ TEST(NetworkPlan, NetworksOfPeersAreOfferedRoutesAndTheirAddressesAreNot) {
     EXPECT_TRUE(offer_routes(with({"192.168.50.7/32"})));
 }
 
+TEST(NetworkPlan, GrantsSayWhoMayRelayForWhom) {
+    const auto node = [](const char* address, int cap) {
+        auto n = std::make_shared<netmap::Node>();
+        n->addresses = {*Prefix::parse(address)};
+        n->id = n->addresses[0].addr.bytes()[3];
+        n->key.raw[0] = static_cast<uint8_t>(n->id);
+        n->cap = cap;
+        return n;
+    };
+    const auto grant = [](const char* src, const char* dst, const char* cap) {
+        netstack::FilterRule r;
+        EXPECT_TRUE(netstack::parse_source(src, r));
+        r.grants.push_back({{*Prefix::parse(dst)}, {{cap, "[]"}}});
+        return r;
+    };
+    auto filter = std::make_shared<netmap::PacketFilter>();
+    filter->rules = {grant("100.64.0.2", "100.64.0.1/32", "tailscale.com/cap/relay"), grant("100.64.0.3", "100.64.0.0/24", "tailscale.com/cap/relay-target"),
+                     grant("100.64.0.4", "100.64.0.4/32", "tailscale.com/cap/relay-target"), grant("*", "100.64.0.1/32", "example.com/cap/other")};
+    netmap::NetMap map;
+    map.self = node("100.64.0.1/32", 130);
+    map.filter = filter;
+    auto unsigned_node = node("100.64.0.2/32", 130);
+    unsigned_node->unsigned_peerapi_only = true;
+    for (const auto& n : {node("100.64.0.2/32", 130), node("100.64.0.3/32", 130), node("100.64.0.4/32", 130)}) map.peers.upsert(n);
+    const RelayGrants grants = relay_grants(map);
+    EXPECT_FALSE(holds(grants.clients, *unsigned_node));
+    EXPECT_TRUE(grants == relay_grants(map));
+    PeerIds ids;
+    const PeerPlan plan = plan_peers(map, nullptr, ids, WallTime{1}, grants);
+    ASSERT_EQ(plan.slice.upserted.size(), 3U);
+    const auto may = [&](size_t i) { return std::pair(plan.slice.upserted[i].config.may_relay, plan.slice.upserted[i].config.relay_server); };
+    EXPECT_EQ(may(0), std::pair(true, false)) << "may use us";
+    EXPECT_EQ(may(1), std::pair(false, true)) << "we may use it";
+    EXPECT_EQ(may(2), std::pair(false, false)) << "a grant towards others";
+    EXPECT_FALSE(plan_peers(map, nullptr, ids, WallTime{1}).slice.upserted[0].config.may_relay);
+    auto old = node("100.64.0.3/32", 113);
+    map.peers.upsert(old);
+    EXPECT_FALSE(plan_peers(map, nullptr, ids, WallTime{1}, grants).slice.upserted[1].config.relay_server) << "does not know what a relay is";
+}
+
 TEST(Profiles, IdentitySurvivesARestartAndStampsNeverGoBack) {
     SeededRandom random(3);
     auto p = *ipn::Profiles::load({}, random);

@@ -379,6 +379,13 @@ PeerDiagnosis examine_peer(const DoctorInputs& in, const Node& node, const PeerS
         out.findings.push_back({Level::kOk, "direct", fmt::format("{} is reached directly at {}, in {}.", name, path.cur_addr.str(), latency_text(path.latency)), ""});
         return out;
     }
+    if (path.via_addr.is_valid()) {
+        out.path = PeerDiagnosis::Path::kPeerRelay;
+        out.findings.push_back({Level::kNote, "peer-relayed", fmt::format("{} is reached through the peer relay at {}, in {}.", name,
+                                magicsock::via_text(path.via_addr, path.via_vni), latency_text(path.via_latency)), ""});
+        out.findings.push_back(why_not_direct(in, node, path));
+        return out;
+    }
     const Time last = max(path.last_receive, path.relay_heard);
     const bool heard = !last.is_zero() && last >= path.relay_gone && s.now - last < (node.online == false ? kHeardJustNow : kHeardLately);
     if (heard) {

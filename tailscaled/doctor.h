@@ -45,7 +45,7 @@ struct DoctorInputs {
 [[nodiscard]] std::vector<Finding> examine_host(const DoctorInputs& in);
 
 struct PeerDiagnosis {
-    enum class Path : uint8_t { kNone, kRelay, kDirect };
+    enum class Path : uint8_t { kNone, kRelay, kPeerRelay, kDirect };
     Path path = Path::kNone;
     std::vector<Finding> findings;  ///< the first says how the peer is reached
 };

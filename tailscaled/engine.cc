@@ -149,6 +149,16 @@ void Engine::set_dns_listener(uint16_t port) {
 void Engine::give_dns_reply(const DnsClient& client, Bytes reply) {
     thread_->to_packets([client, r = std::move(reply)](PacketLoop& p) { p.give_dns_reply(client, r); });
 }
+void Engine::set_relay_client(bool allowed, bool own_server) {
+    thread_->to_packets([=](PacketLoop& p) { p.set_relay_client(allowed, own_server); });
+}
+void Engine::set_relay_server(RelayService::Sockets sockets) {
+    auto shared = std::make_shared<RelayService::Sockets>(std::move(sockets));
+    thread_->to_packets([shared](PacketLoop& p) { p.set_relay_server(std::move(*shared)); });
+}
+void Engine::set_relay_static_endpoints(std::vector<Endpoint> endpoints) {
+    thread_->to_packets([e = std::move(endpoints)](PacketLoop& p) { p.set_relay_static_endpoints(e); });
+}
 void Engine::link_up() {
     thread_->to_packets([](PacketLoop& p) { p.link_up(); });
 }

@@ -24,6 +24,7 @@
 #include "tailscaled/dataplane/tunnel_ping.h"
 #include "tailscaled/derp_dialer.h"
 #include "tailscaled/dns/names.h"
+#include "tailscaled/relay_service.h"
 #include "tailscaled/user_net.h"
 
 namespace mesh::daemon {
@@ -57,6 +58,7 @@ struct EngineSnapshot {
     std::vector<std::pair<std::string, uint64_t>> metric_drops;  ///< "in_acl" → packets
     std::vector<std::pair<std::string, int64_t>> traffic;  ///< "inbound_bytes/derp" → count
     int live_derps = 0;
+    std::optional<RelaySnapshot> relay;  ///< none: this node is no UDP relay
 };
 
 /// Whom a DNS answer goes to.
@@ -140,6 +142,11 @@ class Engine {
     /// Port of the control loop's listener for DNS over TCP; 0: none.
     void set_dns_listener(uint16_t port);
     void give_dns_reply(const DnsClient& client, Bytes reply);
+    /// As Magicsock::set_relay_client.
+    void set_relay_client(bool allowed, bool own_server);
+    /// Opened by RelayService::open(); both empty: no relay any more.
+    void set_relay_server(RelayService::Sockets sockets);
+    void set_relay_static_endpoints(std::vector<Endpoint> endpoints);
     void link_up();  ///< the TUN is up now: probe what it can take
     /// With userspace networking: joins a program's connection to one through the tunnel.
     void dial(Outgoing what);

@@ -35,6 +35,11 @@ LocalBackend::LocalBackend(platform::Loop& loop, platform::Resolver& resolver, p
       profiles_(std::move(profiles)),
       publish_(std::move(publish)),
       fatal_(std::move(fatal)),
+      relay_timer_(loop, [this] {
+          if (!applied_) return;
+          apply_relay();
+          apply_router();
+      }),
       doctor_timer_(loop, [this] { answer_doctors(); }),
       map_timer_(loop, [this] { start_map(); }),
       housekeeping_(loop, [this] { housekeeping(); }),
@@ -466,6 +471,7 @@ control::Hostinfo LocalBackend::hostinfo() const {
     h.routable_ips = p.advertise_routes.value_or(std::vector<Prefix>{});
     h.request_tags = p.advertise_tags.value_or(std::vector<std::string>{});
     h.net_info = net_info_;
+    h.peer_relay = p.relay_server_port.has_value();
     if (const uint16_t port = dns_ ? dns_->peer_port() : uint16_t{0}; port != 0 && map_) {
         if (map_->self->address(Addr::Family::kV4).is_valid()) h.services.push_back({"peerapi4", port, ""});
         if (map_->self->address(Addr::Family::kV6).is_valid()) h.services.push_back({"peerapi6", port, ""});

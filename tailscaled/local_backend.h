@@ -74,6 +74,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     std::string user_metrics() override;
     std::string drops_json() override;
     std::string port_mapping_json() override;
+    std::string peer_relay_sessions_json() override;
     void check_relays(RelaysDone done) override;
     std::string paths_json(const std::optional<Addr>& peer) override;
     void doctor(const std::optional<Addr>& peer, bool measure, DoctorDone done) override;
@@ -159,6 +160,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     void queue_peers(PeerSlice slice);
     void apply_router();
     void apply_dns();
+    void apply_relay();
     void serve_peers();
     void repair_router();
     void take_down();
@@ -219,6 +221,13 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     PeerIds ids_;
     bool applied_ = false;        ///< packet loop and router run by map_
     std::vector<std::string> route_notes_;
+    RelayGrants relay_grants_;
+    std::pair<bool, bool> relay_client_{false, false};  ///< as the packet loop was told
+    std::optional<uint16_t> relay_wanted_;  ///< port of our UDP relay, 0: any; as it runs
+    uint16_t relay_port_ = 0;               ///< the port it got; 0: it does not run
+    std::vector<Endpoint> relay_static_;
+    std::string relay_problem_;
+    platform::Timer relay_timer_;           ///< its port is tried again
     WallTime next_expiry_;        ///< when the next key of a peer expires; zero: none
     bool peers_offer_routes_ = false;  ///< as of the last map that changed any
 

@@ -257,6 +257,8 @@ std::vector<std::string> LocalBackend::health() const {
     }
     if (engine_ && options_.wanted_port != 0 && engine_->port_v4() != options_.wanted_port)
         out.push_back(fmt::format("UDP port {} is taken by another program; using port {}.", options_.wanted_port, engine_->port_v4()));
+    if (!relay_problem_.empty())
+        out.push_back(fmt::format("This node cannot be a peer relay: {}. Choose another port by 'tailscale set --relay-server-port'.", relay_problem_));
     if (map_) {
         if (!p.route_all && peers_offer_routes_) out.emplace_back("Some peers are advertising routes but --accept-routes is false");
         if (router_ && !p.subnet_routes().empty() && platform::check_forwarding(forwarded(p.subnet_routes()), platform::this_host()).broken)
@@ -348,7 +350,9 @@ void LocalBackend::on_ping(uint64_t id, const magicsock::PingResult& r) {
     pings_.erase(it);
     if (!r.error.empty()) return;  // silence: the client says "timed out" by its own clock, as with the original
     p.result.latency_seconds = r.latency.seconds();
-    if (r.udp.is_valid()) {
+    if (r.vni != 0) {
+        p.result.peer_relay = magicsock::via_text(r.udp, r.vni);
+    } else if (r.udp.is_valid()) {
         p.result.endpoint = r.udp.str();
     } else {
         p.result.derp_region_id = r.derp_region;
@@ -386,6 +390,11 @@ std::string LocalBackend::port_mapping_json() {
     for (const portmap::Note& n : s.notes) notes.push_back(n.text);
     out.list("Notes", notes, api::JsonText::Empty::kArray).close_object();
     return out.take();
+}
+
+std::string LocalBackend::peer_relay_sessions_json() {
+    const EngineSnapshot engine = engine_ ? engine_->snapshot() : EngineSnapshot{};
+    return relay_sessions_json(engine.relay ? &*engine.relay : nullptr, profiles_.prefs().relay_server_port);
 }
 
 std::optional<Result<localapi::Reply>> LocalBackend::debug_action(std::string_view action) {

@@ -20,6 +20,7 @@ using api::State;
 namespace {
 
 constexpr size_t kSlice = 64;  // peers per message to the packet loop
+constexpr Duration kRelayRetry = seconds(5);
 
 }  // namespace
 
@@ -112,7 +113,14 @@ void LocalBackend::apply_map(const netmap::PeerChanges* changes) {
     const WallTime wall = loop_.wall();
     const bool first = !applied_;
     applied_ = true;
-    PeerPlan plan = plan_peers(*map_, changes, ids_, wall);
+    bool regranted = false;
+    if (changes == nullptr || changes->filter || changes->self) {
+        RelayGrants grants = relay_grants(*map_);
+        regranted = !(grants == relay_grants_);
+        relay_grants_ = std::move(grants);
+    }
+    PeerPlan plan = plan_peers(*map_, changes, ids_, wall, relay_grants_);
+    if (regranted && changes != nullptr) plan.slice.upserted = plan_peers(*map_, nullptr, ids_, wall, relay_grants_).slice.upserted;
     // A walk over thousands of peers, so not for each that comes or goes.
     if (plan.policy || changes->other) next_expiry_ = map_->next_expiry(wall);
     if (plan.policy) peers_offer_routes_ = offer_routes(*map_);
@@ -132,7 +140,10 @@ void LocalBackend::apply_map(const netmap::PeerChanges* changes) {
         engine_->set_tables(tables_);
     }
     queue_peers(std::move(plan.slice));
-    if (plan.policy) apply_router();
+    if (plan.policy) {
+        apply_relay();
+        apply_router();
+    }
     if (plan.policy || touches_dns(changes, exit_node(*map_, profiles_.prefs()))) apply_dns();
 }
 
@@ -151,10 +162,41 @@ OutgoingDialer::Hooks LocalBackend::outgoing_hooks() {
 void LocalBackend::apply_router() {
     if (!router_) return;
     route_notes_.clear();
-    const platform::RouterConfig config = make_router_config(*map_, profiles_.prefs(), net_, tun_name_, engine_->port_v4(),
+    platform::RouterConfig config = make_router_config(*map_, profiles_.prefs(), net_, tun_name_, engine_->port_v4(),
                                                              engine_->port_v6(), loop_.wall(), &route_notes_);
+    config.relay_port = relay_port_;
     if (const auto r = router_->set(config); !r) log::info("router: {}", r.error().message());
     engine_->link_up();
+}
+
+/// Our UDP relay for others, and whether we use theirs.
+void LocalBackend::apply_relay() {
+    if (!engine_) return;
+    const api::Prefs& p = profiles_.prefs();
+    const bool up = applied_ && map_;
+    if (relay_static_ != p.relay_server_static_endpoints) {
+        relay_static_ = p.relay_server_static_endpoints;
+        engine_->set_relay_static_endpoints(relay_static_);
+    }
+    const std::optional<uint16_t> wanted = up && !map_->has_cap("disable-relay-server") ? p.relay_server_port : std::nullopt;
+    if (wanted != relay_wanted_ || (wanted && relay_port_ == 0)) {
+        relay_wanted_ = wanted;
+        const bool ran = std::exchange(relay_port_, uint16_t{0}) != 0;
+        const std::string problem = std::exchange(relay_problem_, "");
+        auto sockets = wanted ? RelayService::open(*wanted) : Result<RelayService::Sockets>(RelayService::Sockets{});
+        if (sockets && sockets->v4) relay_port_ = sockets->v4->local_port();
+        if (!sockets) {
+            relay_problem_ = sockets.error().message();
+            if (relay_problem_ != problem) log::info("{}", relay_problem_);
+            relay_timer_.set_after(kRelayRetry);
+        }
+        if (ran || relay_port_ != 0) engine_->set_relay_server(sockets ? std::move(*sockets) : RelayService::Sockets{});
+        publish_health();
+    }
+    const std::pair client{up && !map_->has_cap("disable-relay-client"), up && relay_port_ != 0 && holds(relay_grants_.servers, *map_->self)};
+    if (client == relay_client_) return;
+    relay_client_ = client;
+    engine_->set_relay_client(client.first, client.second);
 }
 
 void LocalBackend::apply_dns() {
@@ -209,6 +251,7 @@ void LocalBackend::take_down() {
     }
     applied_ = false;
     apply_port_mapping();
+    apply_relay();
     if (dns_) dns_->take_down();
     any_session_ = false;
     starting_since_ = {};
@@ -389,7 +432,8 @@ void LocalBackend::on_path(PeerId peer, const magicsock::Path& path) {
     if (!map_) return;
     for (const auto& n : map_->peers)
         if (ids_.find(n->id) == peer)
-            log::info("magicsock: disco: node {} ({}) now using {}", short_key(n->key), log::printable(n->host_label()), path.udp.str());
+            log::info("magicsock: disco: node {} ({}) now using {}", short_key(n->key), log::printable(n->host_label()),
+                      path.vni != 0 ? magicsock::via_text(path.udp, path.vni) : path.udp.str());
 }
 
 void LocalBackend::on_timestamp(int64_t unix_ns) {

@@ -23,13 +23,20 @@ constexpr size_t kMaxCapSources = 1'000'000;
 constexpr size_t kMaxNotes = 10;
 constexpr size_t kGreetAtMost = 16;
 
-magicsock::PeerConfig peer_config(const netmap::Node& n) {
+// Nodes of before do not know what a UDP relay is. Servers that tell no versions leave it at 0.
+constexpr int kFirstWithRelays = 121;
+
+magicsock::PeerConfig peer_config(const netmap::Node& n, const RelayGrants& grants) {
     magicsock::PeerConfig c;
     c.key = n.key;
     c.disco = n.disco_key;
     c.endpoints = n.endpoints;
     c.home_derp = n.home_derp;
     c.wireguard_only = n.wireguard_only;
+    const bool able = n.cap == 0 || n.cap >= kFirstWithRelays;
+    c.relay_server = able && holds(grants.servers, n);
+    c.relay_announced = c.relay_server && n.hostinfo && n.hostinfo->peer_relay;
+    c.may_relay = able && holds(grants.clients, n);
     return c;
 }
 
@@ -152,7 +159,35 @@ std::vector<Prefix> accepted_prefixes(const NetMap& map, const Node& node, const
     return out;
 }
 
-PeerPlan plan_peers(const NetMap& map, const netmap::PeerChanges* changes, PeerIds& ids, WallTime wall) {
+RelayGrants relay_grants(const NetMap& map) {
+    RelayGrants out;
+    const auto about_us = [&](const netstack::CapGrant& g) {
+        return std::any_of(g.dsts.begin(), g.dsts.end(), [&](const Prefix& dst) {
+            return std::any_of(map.self->addresses.begin(), map.self->addresses.end(),
+                               [&](const Prefix& own) { return own.is_single() && dst.contains(own.addr); });
+        });
+    };
+    for (const netstack::FilterRule& rule : map.filter->rules) {
+        for (const netstack::CapGrant& g : rule.grants) {
+            for (const auto& [name, values] : g.caps) {
+                std::vector<Prefix>* list = name == "tailscale.com/cap/relay"          ? &out.client_list
+                                            : name == "tailscale.com/cap/relay-target" ? &out.server_list
+                                                                                       : nullptr;
+                if (list != nullptr && list->size() < kMaxCapSources && about_us(g)) list->insert(list->end(), rule.src.begin(), rule.src.end());
+            }
+        }
+    }
+    out.clients = netstack::PrefixSet(out.client_list);
+    out.servers = netstack::PrefixSet(out.server_list);
+    return out;
+}
+
+bool holds(const netstack::PrefixSet& set, const Node& node) {
+    if (set.empty() || node.unsigned_peerapi_only) return false;
+    return std::any_of(node.addresses.begin(), node.addresses.end(), [&](const Prefix& p) { return p.is_single() && set.contains(p.addr); });
+}
+
+PeerPlan plan_peers(const NetMap& map, const netmap::PeerChanges* changes, PeerIds& ids, WallTime wall, const RelayGrants& grants) {
     PeerPlan plan;
     PeerSlice& slice = plan.slice;
     plan.policy = changes == nullptr || changes->self || changes->filter;
@@ -165,7 +200,7 @@ PeerPlan plan_peers(const NetMap& map, const netmap::PeerChanges* changes, PeerI
         }
         const PeerId id = ids.assign(n.id, n.key);
         if (before != kNoPeer && before != id) slice.removed.push_back(before);
-        slice.upserted.push_back({id, peer_config(n)});
+        slice.upserted.push_back({id, peer_config(n, grants)});
     };
     if (changes == nullptr) {
         for (const auto& n : map.peers) upsert(*n);

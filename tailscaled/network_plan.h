@@ -48,13 +48,25 @@ inline constexpr size_t kMaxRoutes = 16'384;
 [[nodiscard]] std::vector<Prefix> accepted_prefixes(const netmap::NetMap& map, const netmap::Node& node, const api::Prefs& prefs,
                                                     bool is_exit_node);
 
+/// Who may relay for whom by UDP, from the application grants of the filter: tailscale.com/cap/relay and .../relay-target.
+struct RelayGrants {
+    netstack::PrefixSet clients;  ///< nodes that may use this one
+    netstack::PrefixSet servers;  ///< nodes that this one may use
+    std::vector<Prefix> client_list, server_list;  ///< the same, for comparison
+    bool operator==(const RelayGrants& o) const { return client_list == o.client_list && server_list == o.server_list; }
+};
+[[nodiscard]] RelayGrants relay_grants(const netmap::NetMap& map);
+/// Does a node hold what one of the two sets stands for? Never one that has no signature of the tailnet lock.
+[[nodiscard]] bool holds(const netstack::PrefixSet& set, const netmap::Node& node);
+
 /// What the packet loop must be told after a change of the map.
 struct PeerPlan {
     PeerSlice slice;      ///< of any length; removals come first, for an id may be given anew in the same round
     bool policy = false;  ///< routes, source checks or the filter changed, too: make_tables()
 };
-/// `changes`: since the map that was planned last; null: all of it, anew. Assigns and releases ids.
-[[nodiscard]] PeerPlan plan_peers(const netmap::NetMap& map, const netmap::PeerChanges* changes, PeerIds& ids, WallTime wall);
+/// `changes`: since the map that was planned last; null: all of it, anew (also when the grants changed). Assigns and releases ids.
+[[nodiscard]] PeerPlan plan_peers(const netmap::NetMap& map, const netmap::PeerChanges* changes, PeerIds& ids, WallTime wall,
+                                  const RelayGrants& grants = {});
 /// Peers to initiate to before there is traffic: those that still hold sessions with the process before this one would
 /// send into a void for up to 15 s. At most 16.
 [[nodiscard]] std::vector<PeerId> peers_to_greet(const netmap::NetMap& map, const PeerIds& ids);

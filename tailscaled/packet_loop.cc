@@ -180,6 +180,8 @@ void PacketLoop::set_derp_map(std::shared_ptr<const derp::DerpMap> map) {
     for (const auto& [region, conn] : derps_)
         if (!map || !map->region(region)) gone.push_back(region);
     for (const int region : gone) derp_closed(region, "the region is gone from the map");
+    derp_map_ = map;
+    if (relay_) relay_->set_derp_map(map);
     plane_.sock().set_derp_map(std::move(map), loop_.now());
     waiting_.clear();
     want_home();
@@ -201,6 +203,8 @@ void PacketLoop::set_local_addrs(const std::vector<Addr>& addrs, bool have_v4, b
         if (a.is_v6() && v6_) endpoints.push_back({a, v6_->local_port()});
     }
     plane_.sock().set_local_endpoints(std::move(endpoints), loop_.now());
+    local_addrs_ = addrs;
+    if (relay_) relay_->set_local_addrs(addrs, have_v4, have_v6);
     finish_turn();
 }
 
@@ -217,6 +221,7 @@ void PacketLoop::set_running(bool running) {
 
 void PacketLoop::give_names(const std::string& host, const std::vector<Addr>& addrs) {
     plane_.sock().set_resolved(host, addrs, loop_.now());
+    if (relay_) relay_->give_names(host, addrs);
     finish_turn();
 }
 
@@ -257,6 +262,7 @@ void PacketLoop::rebind() {
     }
     for (const int region : moved) derp_closed(region, "");
     plane_.sock().rebind(loop_.now());
+    if (relay_) relay_->network_changed();
     finish_turn();
 }
 
@@ -344,6 +350,7 @@ void PacketLoop::on_timer() {
 void PacketLoop::finish_turn() {
     const Time now = loop_.now();
     plane_.settle(now);
+    if (!relay_requests_.empty()) answer_relay_requests();
     for (size_t i = 0; i < send_errors_.size(); ++i) {
         const auto [to, err] = send_errors_[i];
         plane_.sock().udp_send_failed(to, err, now);
@@ -519,18 +526,6 @@ void PacketLoop::on_sweep() {
 
 // ---- dataplane::Events -----------------------------------------------------------------------------------------------
 
-void PacketLoop::path_changed(PeerId peer, const magicsock::Path& path, Time /*now*/) {
-    if (!path.udp_trusted) return;
-    Endpoint& told = told_path_[peer];
-    if (told == path.udp) return;
-    told = path.udp;
-    tell([peer, path](Engine::Listener& l) { l.on_path(peer, path); });
-}
-
-void PacketLoop::endpoints_changed(std::span<const magicsock::LocalEndpoint> endpoints) {
-    tell([e = std::vector<magicsock::LocalEndpoint>(endpoints.begin(), endpoints.end())](Engine::Listener& l) { l.on_endpoints(e); });
-}
-
 void PacketLoop::home_derp_changed(int region) {
     if (const auto it = derps_.find(home_derp_); it != derps_.end()) it->second->session_->note_preferred(false);
     home_derp_ = region;
@@ -543,18 +538,6 @@ void PacketLoop::home_derp_changed(int region) {
     tell([region](Engine::Listener& l) { l.on_home_derp(region); });
 }
 
-void PacketLoop::netcheck_done(const netcheck::Report& report) {
-    tell([report](Engine::Listener& l) { l.on_netcheck(report); });
-}
-void PacketLoop::resolve_names(const std::vector<std::string>& hosts) {
-    tell([hosts](Engine::Listener& l) { l.on_names_wanted(hosts); });
-}
-void PacketLoop::https_latency_wanted(const std::vector<int>& regions) {
-    tell([regions](Engine::Listener& l) { l.on_https_wanted(regions); });
-}
-void PacketLoop::ping_done(uint64_t id, const magicsock::PingResult& result) {
-    tell([id, result](Engine::Listener& l) { l.on_ping(id, result); });
-}
 bool PacketLoop::service_packet(MutByteSpan packet, const netstack::Parsed& p, Time /*now*/) {
     if (!names_ || p.fragment != netstack::Fragment::kWhole) return false;
     if (p.proto == netstack::kProtoTcp) {
@@ -587,54 +570,6 @@ void PacketLoop::give_dns_reply(const DnsClient& client, const Bytes& reply) {
     if (dns_asked_ > 0) --dns_asked_;
     const Bytes packet = netstack::build_udp(client.service, client.client, reply);
     if (!packet.empty() && running_) plane_.inject_to_host(packet);
-}
-
-void PacketLoop::tunnel_ping_done(uint64_t id, const dataplane::TunnelPong& pong) {
-    tell([id, pong](Engine::Listener& l) { l.on_tunnel_ping(id, pong); });
-}
-
-// ---- questions -------------------------------------------------------------------------------------------------------
-
-EngineSnapshot PacketLoop::snapshot() {
-    const Time now = loop_.now();
-    EngineSnapshot s;
-    s.live_derps = static_cast<int>(derps_.size());
-    for (const PeerId id : peers_) {
-        const wg::PeerStats stats = plane_.wg().stats(id, now);
-        PeerSnapshot p;
-        p.rx_bytes = static_cast<int64_t>(stats.rx_bytes);
-        p.tx_bytes = static_cast<int64_t>(stats.tx_bytes);
-        p.last_handshake = stats.last_handshake;
-        p.has_session = stats.has_session;
-        p.path = plane_.sock().status(id, now);
-        s.peers.emplace(id, std::move(p));
-    }
-    const dataplane::Counters& c = plane_.counters();
-    std::map<std::string, uint64_t> metric;
-    for (size_t i = 0; i < static_cast<size_t>(dataplane::Drop::kCount); ++i) {
-        const auto d = static_cast<dataplane::Drop>(i);
-        s.drops.emplace_back(fmt::format("in_{}", dataplane::name(d)), c.dropped_in[i]);
-        metric[fmt::format("in_{}", dataplane::metric_reason(d))] += c.dropped_in[i];
-        metric[fmt::format("out_{}", dataplane::metric_reason(d))] += c.dropped_out[i];
-    }
-    for (size_t i = 0; i < static_cast<size_t>(dataplane::Drop::kCount); ++i)
-        s.drops.emplace_back(fmt::format("out_{}", dataplane::name(static_cast<dataplane::Drop>(i))), c.dropped_out[i]);
-    for (size_t i = 1; i < static_cast<size_t>(wg::DropReason::kCount); ++i)
-        s.drops.emplace_back(fmt::format("wg_{}", wg::name(static_cast<wg::DropReason>(i))), c.dropped_wg[i]);
-    s.drops.emplace_back("out_not_running", tun_drops_);
-    s.drops.emplace_back("out_socket_full", v4_->counters().tx_full + (v6_ ? v6_->counters().tx_full : 0));
-    s.drops.emplace_back("in_socket_full", v4_->counters().rx_kernel_drops + (v6_ ? v6_->counters().rx_kernel_drops : 0));
-    if (user_)
-        for (auto& d : user_->drops()) s.drops.push_back(std::move(d));
-    s.metric_drops.assign(metric.begin(), metric.end());
-    for (size_t i = 0; i < static_cast<size_t>(dataplane::PathKind::kCount); ++i) {
-        const auto kind = dataplane::name(static_cast<dataplane::PathKind>(i));
-        s.traffic.emplace_back(fmt::format("inbound_bytes/{}", kind), static_cast<int64_t>(c.in[i].bytes));
-        s.traffic.emplace_back(fmt::format("inbound_packets/{}", kind), static_cast<int64_t>(c.in[i].packets));
-        s.traffic.emplace_back(fmt::format("outbound_bytes/{}", kind), static_cast<int64_t>(c.out[i].bytes));
-        s.traffic.emplace_back(fmt::format("outbound_packets/{}", kind), static_cast<int64_t>(c.out[i].packets));
-    }
-    return s;
 }
 
 }  // namespace mesh::daemon

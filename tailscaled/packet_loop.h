@@ -56,6 +56,9 @@ class PacketLoop final : private dataplane::Kernel, private dataplane::Events, p
     void set_names(std::shared_ptr<const dns::NameTable> names) { names_ = std::move(names); }
     void set_dns_listener(uint16_t port) { service_tcp_.set_listener(port); }
     void give_dns_reply(const DnsClient& client, const Bytes& reply);
+    void set_relay_client(bool allowed, bool own_server);
+    void set_relay_server(RelayService::Sockets sockets);
+    void set_relay_static_endpoints(const std::vector<Endpoint>& endpoints);
     void link_up();
     /// Userspace networking only.
     void dial(Outgoing what);
@@ -85,6 +88,7 @@ class PacketLoop final : private dataplane::Kernel, private dataplane::Events, p
     void resolve_names(const std::vector<std::string>& hosts) override;
     void https_latency_wanted(const std::vector<int>& regions) override;
     void ping_done(uint64_t id, const magicsock::PingResult& result) override;
+    void relay_requested(PeerId by, const disco::AllocateRequest& request) override;
     void tunnel_ping_done(uint64_t id, const dataplane::TunnelPong& pong) override;
     bool service_packet(MutByteSpan packet, const netstack::Parsed& parsed, Time now) override;
     // platform::UdpSocket::Listener
@@ -102,6 +106,7 @@ class PacketLoop final : private dataplane::Kernel, private dataplane::Events, p
     void derp_closed(int region, const std::string& why);
     void want_derp(int region);
     void want_home();
+    void answer_relay_requests();
     void read_wall_clock();
     void set_network();
     void tell(std::function<void(Engine::Listener&)> task);
@@ -133,6 +138,13 @@ class PacketLoop final : private dataplane::Kernel, private dataplane::Events, p
     std::shared_ptr<const dns::NameTable> names_;
     dataplane::ServiceTcp service_tcp_;
     size_t dns_asked_ = 0;  ///< queries that the control loop has not answered yet
+
+    // what our UDP relay is told when it starts
+    std::vector<Addr> local_addrs_;
+    std::shared_ptr<const derp::DerpMap> derp_map_;
+    std::vector<Endpoint> relay_static_;
+    std::vector<std::pair<PeerId, disco::AllocateRequest>> relay_requests_;  ///< of this turn
+    std::unique_ptr<RelayService> relay_;  ///< none: this node is no UDP relay
 
     platform::Timer timer_;
     platform::Timer sweep_;

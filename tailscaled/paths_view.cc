@@ -10,6 +10,8 @@ void write_paths(api::JsonText& out, const StatusInputs& in, const PeerSnapshot&
     const auto ago = [&](Time t) { return t.is_zero() ? -1.0 : (in.now - t).seconds(); };
     const magicsock::PeerPathStatus& p = peer.path;
     out.field("Direct", p.cur_addr.is_valid() ? p.cur_addr.str() : "");
+    out.field("PeerRelay", p.via_addr.is_valid() ? magicsock::via_text(p.via_addr, p.via_vni) : "");
+    out.key("PeerRelayLatencySeconds").number(p.via_latency.seconds());
     out.field("Best", p.best.is_valid() ? p.best.str() : "");
     out.key("LatencySeconds").number(p.latency.seconds());
     out.field("Relay", derp_code(in.map, p.relay));
@@ -28,6 +30,13 @@ void write_paths(api::JsonText& out, const StatusInputs& in, const PeerSnapshot&
         out.key("LatencySeconds").number(c.latency.seconds());
         out.key("BestLatencySeconds").number(c.best_latency.seconds()).close_object();
     }
+    out.close_array().key("PeerRelays").open_array();
+    for (const auto& v : p.via) {
+        out.open_object().field("Server", v.server.text()).field("VNI", static_cast<int64_t>(v.vni));
+        out.field("Endpoint", v.addr.is_valid() ? v.addr.str() : "").field("Bound", v.bound);
+        out.field("Pings", static_cast<int64_t>(v.path.pings)).field("Pongs", static_cast<int64_t>(v.path.pongs));
+        out.key("SecondsSincePong").number(ago(v.path.last_pong)).close_object();
+    }
     out.close_array().key("Events").open_array();
     for (const auto& e : p.events) {
         out.open_object().field("What", magicsock::path_event_name(e.kind));
@@ -40,6 +49,31 @@ void write_paths(api::JsonText& out, const StatusInputs& in, const PeerSnapshot&
 }
 
 }  // namespace
+
+std::string relay_sessions_json(const RelaySnapshot* relay, std::optional<uint16_t> port) {
+    api::JsonText out;
+    out.open_object();
+    if (relay == nullptr) {
+        out.key("UDPPort").null();
+        out.key("Sessions").null();
+        out.close_object();
+        return out.take();
+    }
+    out.field("UDPPort", static_cast<int64_t>(port.value_or(relay->port)));
+    out.key("Sessions").open_array();
+    for (const relay::Server::Session& s : relay->sessions) {
+        out.open_object().field("VNI", static_cast<int64_t>(s.vni));
+        for (size_t i = 0; i < 2; ++i) {
+            const relay::Server::Client& c = s.clients[i];
+            out.key(i == 0 ? "Client1" : "Client2").open_object().field("Endpoint", c.addr.is_valid() ? c.addr.str() : "");
+            out.field("ShortDisco", "d:" + hex_encode(c.disco.bytes().first(8)));
+            out.field("PacketsTx", static_cast<int64_t>(c.packets)).field("BytesTx", static_cast<int64_t>(c.bytes)).close_object();
+        }
+        out.close_object();
+    }
+    out.close_array().close_object();
+    return out.take();
+}
 
 std::string paths_json(const StatusInputs& in, const netmap::Node* peer, bool all) {
     api::JsonText out;

@@ -97,7 +97,10 @@ void add_traffic(api::PeerStatus& s, const PeerSnapshot& p, const NetMap& map, W
         s.last_write = WallTime{wall.unix_ns - (now - p.path.last_send).ns};
         s.active = now - p.path.last_send < kActiveSpan;
     }
-    if (p.path.cur_addr.is_valid()) s.cur_addr = p.path.cur_addr.str();
+    if (p.path.cur_addr.is_valid())
+        s.cur_addr = p.path.cur_addr.str();
+    else if (p.path.via_addr.is_valid())
+        s.peer_relay = magicsock::via_text(p.path.via_addr, p.path.via_vni);
     if (s.relay.empty()) s.relay = derp_code(&map, p.path.relay);
 }
 
@@ -241,6 +244,20 @@ std::string metrics_text(const StatusInputs& in) {
     traffic("tailscaled_outbound_bytes_total", "outbound_bytes", "Counts the number of bytes sent to other peers");
     drops("tailscaled_outbound_dropped_packets_total", "out_", "Counts the number of packets dropped while being sent to other peers", true);
     traffic("tailscaled_outbound_packets_total", "outbound_packets", "Counts the number of packets sent to other peers");
+    if (!in.engine->relay) return out;
+    const RelaySnapshot& relay = *in.engine->relay;
+    head("tailscaled_peer_relay_endpoints", "gauge", "Number of allocated Peer Relay endpoints");
+    out += fmt::format("tailscaled_peer_relay_endpoints{{state=\"connecting\"}} {}\n", relay.connecting);
+    out += fmt::format("tailscaled_peer_relay_endpoints{{state=\"open\"}} {}\n", relay.open);
+    const auto forwarded = [&](std::string_view name, std::string_view help, uint64_t RelaySnapshot::Forwarded::*field) {
+        head(name, "counter", help);
+        for (size_t from = 0; from < 2; ++from)
+            for (size_t to = 0; to < 2; ++to)
+                out += fmt::format("{}{{transport_in=\"udp{}\",transport_out=\"udp{}\"}} {}\n", name, from == 0 ? 4 : 6, to == 0 ? 4 : 6,
+                                   relay.forwarded[from][to].*field);
+    };
+    forwarded("tailscaled_peer_relay_forwarded_bytes_total", "Number of bytes forwarded via Peer Relay", &RelaySnapshot::Forwarded::bytes);
+    forwarded("tailscaled_peer_relay_forwarded_packets_total", "Number of packets forwarded via Peer Relay", &RelaySnapshot::Forwarded::packets);
     return out;
 }
 

@@ -37,7 +37,9 @@ void Magicsock::set_disco_key(const DiscoPrivate& key) {
         if (!p) continue;
         p->shared.reset();
         p->alive_told = false;
+        drop_via(*p);
     }
+    relay_keys_.clear();
 }
 
 const disco::SharedKey* Magicsock::shared_key(Peer& p) {
@@ -89,6 +91,7 @@ void Magicsock::upsert_peer(PeerId peer, const PeerConfig& config, Time now) {
     p.config.disco = disco_before;  // set_disco keeps the index
     p.config.endpoints.shrink_to_fit();
     by_node_[config.key] = peer;
+    note_relay_server(peer, config.relay_server, config.relay_announced);
     if (endpoints_moved && p.paths) set_candidates(p, now);
     if (endpoints_moved) {  // plain WireGuard: it moved; if not, it answers from where it is
         p.fixed_until = {};
@@ -114,6 +117,7 @@ void Magicsock::remove_peer(PeerId peer) {
     set_disco(*p, {}, {});
     unlearn_sources(*p);
     drop_paths(*p);
+    note_relay_server(peer, false, false);
     const auto it = by_node_.find(p->config.key);
     if (it != by_node_.end() && it->second == peer) by_node_.erase(it);
     peers_[peer].reset();
@@ -138,6 +142,7 @@ void Magicsock::set_disco(Peer& p, const DiscoPublic& disco, Time now) {
     p.shared.reset();
     p.alive_told = false;
     p.last_derp_tx = {};
+    drop_via(p);  // its legs are bound to the old key
     if (disco.is_zero()) return;
     std::vector<PeerId>& ids = by_disco_[disco];
     ids.insert(std::lower_bound(ids.begin(), ids.end(), p.id), p.id);
@@ -162,6 +167,7 @@ PeerPaths& Magicsock::paths_of(Peer& p, Time now) {
 
 void Magicsock::drop_paths(Peer& p) {
     if (!p.paths) return;
+    drop_via(p);
     p.paths.reset();
     active_.erase(p.id);
     arm(p, Time::never());
@@ -184,7 +190,9 @@ void Magicsock::arm(Peer& p, Time at) {
 }
 
 void Magicsock::rearm(Peer& p) {
-    if (p.paths) arm(p, min(p.paths->next_timeout(), p.paths->last_activity() + kForgetPaths));
+    if (!p.paths) return;
+    const Time via = p.via ? p.via->next_timeout() : Time::never();
+    arm(p, min(min(p.paths->next_timeout(), via), p.paths->last_activity() + kForgetPaths));
 }
 
 void Magicsock::learn_source(Peer& p, const Endpoint& from) {
@@ -223,6 +231,12 @@ Path Magicsock::path_now(const Peer& p, Time now) const {
     if (p.config.wireguard_only) return {.udp = p.fixed, .derp_region = 0, .udp_trusted = now < p.fixed_until};
     if (!p.paths) return {.udp = {}, .derp_region = derp_region_of(p), .udp_trusted = false};
     if (p.paths->trusted(now)) return {.udp = p.paths->best(), .derp_region = 0, .udp_trusted = true};
+    if (p.via) {
+        const ViaPaths::Leg leg = p.via->best();
+        if (p.via->trusted(now)) return {.udp = leg.addr, .derp_region = 0, .udp_trusted = true, .vni = leg.vni};
+        if (!p.paths->best().is_valid() && leg.vni != 0)
+            return {.udp = leg.addr, .derp_region = derp_region_of(p), .udp_trusted = false, .vni = leg.vni};
+    }
     return {.udp = p.paths->best(), .derp_region = derp_region_of(p), .udp_trusted = false};
 }
 
@@ -251,10 +265,22 @@ Path Magicsock::path_for_send(PeerId peer, Time now) {
         if (restun_at_.is_never() && !netcheck_.running()) resume_restun(now);
         if (paths_of(*p, now).note_sent(now, todo_)) rearm(*p);
         if (!todo_.empty()) carry_out(*p, todo_, now);
+        if (!p->paths->trusted(now)) send_without_direct(*p, now);
     }
     const Path path = path_now(*p, now);
     if (path.empty()) p->path_wanted = true;
     return path;
+}
+
+void Magicsock::send_without_direct(Peer& p, Time now) {
+    look_for_relays(p, now);
+    if (!p.via) return;
+    ViaTodo todo;
+    const bool moved = p.via->note_sent(now, todo);
+    if (!todo.paths.empty())
+        carry_out_via(p, todo, now);
+    else if (moved)
+        rearm(p);
 }
 
 Path Magicsock::peek_path(PeerId peer, Time now) const {
@@ -264,6 +290,10 @@ Path Magicsock::peek_path(PeerId peer, Time now) const {
 
 PeerId Magicsock::peer_of(const Source& source) const {
     if (source.by_derp()) return peer_of(source.derp_key);
+    if (source.vni != 0) {
+        const auto leg = by_leg_.find({source.udp, source.vni});
+        return leg == by_leg_.end() ? kNoPeer : leg->second;
+    }
     const auto it = by_endpoint_.find(source.udp);
     return it == by_endpoint_.end() ? kNoPeer : it->second;
 }
@@ -279,7 +309,7 @@ void Magicsock::wg_authenticated(PeerId peer, const Source& source, Time now) {
     Peer* p = find(peer);
     if (p == nullptr) return;
     wg_received(peer, source, now);
-    if (source.by_derp() || !usable(source.udp)) return;
+    if (source.by_derp() || source.vni != 0 || !usable(source.udp)) return;
     learn_source(*p, source.udp);
     if (!speaks_disco(*p)) return;
     Todo todo;
@@ -296,7 +326,11 @@ void Magicsock::wg_received(PeerId peer, const Source& source, Time now) {
         p->fixed_until = now + kFixedAfterReceive;
         return;
     }
-    if (p->paths && p->paths->note_received(source.by_derp() ? Endpoint{} : source.udp, now)) rearm(*p);
+    if (!p->paths) return;
+    const Endpoint from = source.by_derp() ? Endpoint{} : source.udp;
+    bool moved = p->paths->note_received(from, now);
+    if (p->via && (source.vni != 0 || source.by_derp())) moved = p->via->note_received(from, now) || moved;
+    if (moved) rearm(*p);
 }
 
 // A first packet may be what gives a path to a peer whose home is not known.
@@ -347,6 +381,15 @@ void Magicsock::udp_send_failed(const Endpoint& to, int err, Time now) {
     if (!unreachable) return;  // full queue, firewall rule of the moment
     netcheck_.send_failed(to, now);
     pump_netcheck(now);
+    std::vector<PeerId> through;  // the relay there
+    for (auto leg = by_leg_.lower_bound({to, 0}); leg != by_leg_.end() && leg->first.first == to; ++leg) through.push_back(leg->second);
+    for (const PeerId id : through) {
+        Peer& other = *find(id);
+        if (!other.via) continue;
+        ViaTodo todo;
+        other.via->send_failed(to, now, todo);
+        carry_out_via(other, todo, now);
+    }
     const auto it = by_endpoint_.find(to);
     Peer* p = it == by_endpoint_.end() ? nullptr : find(it->second);
     if (p == nullptr || !p->paths) return;
@@ -383,6 +426,10 @@ bool Magicsock::send_disco(Peer& p, const disco::Message& m, const Source& to) {
     const disco::SharedKey* key = shared_key(p);
     if (key == nullptr) return false;
     const Bytes datagram = key->seal(disco_public_, disco::encode(m), random_);
+    if (to.vni != 0) {
+        out_.send_udp(to.udp, relay::Geneve{relay::Geneve::kDisco, false, to.vni}.around(datagram));
+        return true;
+    }
     if (!to.by_derp()) {
         out_.send_udp(to.udp, datagram);
         return true;
@@ -441,6 +488,10 @@ void Magicsock::handle_timeout(Time now) {
         Todo todo;
         p.paths->handle_timeout(now, todo);
         carry_out(p, todo, now);
+        if (!p.via || p.via->next_timeout() > now) continue;
+        ViaTodo via;
+        p.via->handle_timeout(now, via);
+        carry_out_via(p, via, now);
     }
 }
 
@@ -454,6 +505,7 @@ PeerPathStatus Magicsock::status(PeerId peer, Time now) const {
     s.relay_heard = p->relay_heard;
     s.relay_gone = p->relay_gone;
     if (p->paths) p->paths->fill(s, now);
+    if (p->via) p->via->fill(s, now);
     if (p->config.wireguard_only) {
         s.last_send = p->fixed_sent;
         if (now < p->fixed_until) s.cur_addr = s.best = p->fixed;

@@ -11,6 +11,7 @@
 /// netcheck measures the relays; this class is the table of peers, the demultiplexer, and who does what they ask.
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -34,6 +35,9 @@
 
 namespace mesh::magicsock {
 
+class ViaPaths;
+struct ViaTodo;
+
 /// What Magicsock asks of its owner. Every call is made from inside an input call, with that call's `now`.
 class Output {
    public:
@@ -51,6 +55,8 @@ class Output {
     virtual void home_derp_changed(int region) = 0;
     virtual void netcheck_done(const netcheck::Report& report) = 0;
     virtual void ping_done(uint64_t id, const PingResult& result) = 0;
+    /// A peer that may do so asks for an endpoint at our UDP relay, or kNoPeer: we do. relay_allocated() answers, at once or never.
+    virtual void relay_requested(PeerId /*by*/, const disco::AllocateRequest& /*request*/) {}
     /// Look these names up and answer each by set_resolved(), also when nothing was found.
     virtual void resolve_names(const std::vector<std::string>& hosts) = 0;
     /// Measure these regions by HTTPS and answer by https_latency() or https_failed(): STUN is silent.
@@ -73,7 +79,8 @@ struct NetworkFacts {
 /// Datagrams that ended here, by reason.
 struct Counters {
     uint64_t disco_in = 0, disco_unknown_sender = 0, disco_bad = 0, disco_ignored = 0;
-    uint64_t stun_in = 0, stun_unknown = 0, geneve = 0;
+    uint64_t stun_in = 0, stun_unknown = 0, geneve = 0, geneve_bad = 0;
+    uint64_t relay_requests_out = 0, relay_offers_out = 0, relay_binds_out = 0;
     uint64_t pings_out = 0, pongs_out = 0, call_me_maybe_out = 0, derp_send_failed = 0;
 };
 
@@ -102,6 +109,9 @@ class Magicsock {
     /// Addresses of the tailnet besides the well-known ranges: never probed.
     void set_tunnel_prefixes(std::vector<Prefix> prefixes) { tunnel_prefixes_ = std::move(prefixes); }
 
+    /// Whether paths through UDP relays are looked for and taken part in, and whether our own relay may be one of them.
+    void set_relay_client(bool allowed, bool own_server);
+
     // ---- peers
     void upsert_peer(PeerId peer, const PeerConfig& config, Time now);
     void remove_peer(PeerId peer);
@@ -111,7 +121,8 @@ class Magicsock {
     // ---- straight line
     /// Where a datagram to this peer goes now. Notes the send: starts discovery and the heartbeat, watches for silence.
     Path path_for_send(PeerId peer, Time now);
-    enum class Kind : uint8_t { kWireGuard, kConsumed };
+    /// kRelayed: WireGuard behind a Geneve header of 8 bytes.
+    enum class Kind : uint8_t { kWireGuard, kConsumed, kRelayed };
     /// One datagram. WireGuard is recognised by four bytes, without a call.
     Kind receive_udp(MutByteSpan datagram, const Endpoint& from, Time now) {
         if (datagram.size() >= 4) {
@@ -145,6 +156,9 @@ class Magicsock {
     void https_failed(int region, Time now);
     void set_portmap_services(std::optional<bool> upnp, std::optional<bool> pmp, std::optional<bool> pcp);
     void set_captive_portal(std::optional<bool> found);
+
+    /// The answer to Output::relay_requested.
+    void relay_allocated(PeerId by, const disco::AllocateResponse& response, Time now);
 
     // ---- requests
     /// `tailscale ping`. ping_done(id) follows exactly once, after 5 s at the latest. `size` in bytes of the IP packet,
@@ -205,11 +219,27 @@ class Magicsock {
     void unlearn_sources(Peer& p);
 
     Kind receive_other(MutByteSpan datagram, const Endpoint& from, Time now);
-    void receive_disco_udp(ByteSpan datagram, const Endpoint& from, Time now);
+    Kind receive_geneve(ByteSpan datagram, const Endpoint& from, Time now);
+    void receive_disco_udp(ByteSpan datagram, const Source& source, Time now);
     void receive_disco_derp(ByteSpan datagram, int region, const NodePublic& from, Time now);
     void handle_ping(Peer& p, const disco::Ping& m, const Source& source, bool sure_who, Time now);
     void handle_pong(Peer& p, const disco::Pong& m, const Source& source, Time now);
     void note_disco_alive(Peer& p, Time now);
+
+    // UDP relays (magicsock_via.cc)
+    [[nodiscard]] ViaPaths* via_of(Peer& p, Time now);
+    void drop_via(Peer& p);
+    void send_without_direct(Peer& p, Time now);
+    void note_relay_server(PeerId peer, bool usable, bool announced);
+    void look_for_relays(Peer& p, Time now);
+    [[nodiscard]] disco::RelayEndpoint usable_part(const disco::RelayEndpoint& relay) const;
+    [[nodiscard]] const disco::SharedKey* relay_key(const DiscoPublic& server);
+    void receive_relay_control(ByteSpan sealed, const Source& source, Time now);
+    void take_allocation(const NodePublic& server, const disco::AllocateResponse& response, Time now);
+    void handle_relay_message(Peer& p, const disco::Message& m, Time now);
+    void handle_via_ping(Peer& p, const disco::Ping& m, const Source& source, Time now);
+    void carry_out_via(Peer& p, ViaTodo& todo, Time now);
+    void set_legs(Peer& p);
 
     void carry_out(Peer& p, Todo& todo, Time now);
     bool send_disco(Peer& p, const disco::Message& m, const Source& to);
@@ -246,6 +276,13 @@ class Magicsock {
     std::set<std::pair<Time, PeerId>> deadlines_;  // one entry per armed peer
     std::vector<CliPing> cli_pings_;
     std::set<int> connected_;  // regions with a relay connection
+
+    // UDP relays
+    bool relay_client_ = false, own_relay_ = false;
+    std::set<PeerId> relay_servers_, relay_announced_;  // the second is part of the first
+    PeerId relay_next_ = 0;  // the next round begins there
+    std::map<DiscoPublic, disco::SharedKey> relay_keys_;  // of servers that we shake hands with
+    std::map<std::pair<Endpoint, uint32_t>, PeerId> by_leg_;
 
     // own endpoints, netcheck, home
     netcheck::Netcheck netcheck_;

@@ -11,11 +11,6 @@ namespace {
 constexpr size_t kMaxCliPings = 64;
 constexpr Duration kCliPingRepeat = seconds(1);
 
-// RFC 8926 without options, with the protocol numbers of UDP relay servers.
-bool is_geneve(ByteSpan d, uint16_t protocol) {
-    return d.size() >= 8 && (d[0] & 0xc0) == 0 && (d[1] & 0x3f) == 0 && d[7] == 0 && load_be16(&d[2]) == protocol;
-}
-
 // How pongs name the path over a relay: a made-up address with the region as port.
 Endpoint derp_as_endpoint(int region) { return {Addr::v4(127, 3, 3, 40), static_cast<uint16_t>(region)}; }
 
@@ -37,17 +32,13 @@ Magicsock::Kind Magicsock::receive_other(MutByteSpan datagram, const Endpoint& f
         ++counters_.stun_unknown;
         return Kind::kConsumed;
     }
-    if (is_geneve(datagram, 0x7a12) ||
-        (is_geneve(datagram, 0x7a11) && disco::looks_like_disco(datagram.subspan(8)))) {
-        ++counters_.geneve;
-        return Kind::kConsumed;
-    }
+    if (relay::Geneve::parse(datagram)) return receive_geneve(datagram, from, now);
     if (!disco::looks_like_disco(datagram)) return Kind::kWireGuard;
-    receive_disco_udp(datagram, from, now);
+    receive_disco_udp(datagram, Source{.udp = from, .derp_region = 0, .derp_key = {}}, now);
     return Kind::kConsumed;
 }
 
-void Magicsock::receive_disco_udp(ByteSpan datagram, const Endpoint& from, Time now) {
+void Magicsock::receive_disco_udp(ByteSpan datagram, const Source& source, Time now) {
     ++counters_.disco_in;
     const auto it = by_disco_.find(disco::sender_of(datagram));
     if (it == by_disco_.end()) {
@@ -63,7 +54,6 @@ void Magicsock::receive_disco_udp(ByteSpan datagram, const Endpoint& from, Time 
         return;
     }
     const auto m = disco::parse(*payload);
-    const Source source{.udp = from, .derp_region = 0, .derp_key = {}};
     if (!m || !speaks_disco(*p)) {
         ++counters_.disco_ignored;
     } else if (const auto* ping = std::get_if<disco::Ping>(&*m)) {
@@ -124,8 +114,9 @@ void Magicsock::receive_disco_derp(ByteSpan datagram, int region, const NodePubl
         Todo todo;
         paths_of(*p, now).heard_call_me_maybe(list, now, todo);
         carry_out(*p, todo, now);
+        look_for_relays(*p, now);  // the peer may know none
     } else {
-        ++counters_.disco_ignored;
+        handle_relay_message(*p, *m, now);
     }
 }
 
@@ -143,6 +134,7 @@ void Magicsock::handle_ping(Peer& p, const disco::Ping& m, const Source& source,
         if (send_disco(p, pong, source)) ++counters_.pongs_out;
         return;
     }
+    if (source.vni != 0) return handle_via_ping(p, m, source, now);
     if (!usable(source.udp)) {
         // Through our own tunnel it would prove a path that eats itself; elsewhere it costs nothing to answer.
         if (!source.udp.addr.is_link_local()) return;
@@ -172,7 +164,11 @@ void Magicsock::handle_pong(Peer& p, const disco::Pong& m, const Source& source,
             result.derp_region = source.derp_region;
         } else {
             if (!p.paths) continue;
-            const auto target = p.paths->target_of(m.tx);
+            auto target = p.paths->target_of(m.tx);
+            if (!target && p.via) {
+                target = p.via->target_of(m.tx);
+                if (target) result.vni = p.via->vni_of(*target);
+            }
             if (!target) continue;
             result.udp = *target;
         }
@@ -180,6 +176,13 @@ void Magicsock::handle_pong(Peer& p, const disco::Pong& m, const Source& source,
         break;
     }
     if (source.by_derp() || !p.paths) return;
+    if (source.vni != 0) {
+        if (!p.via) return;
+        ViaTodo todo;
+        if (p.via->heard_pong(m.tx, now, todo)) note_disco_alive(p, now);
+        carry_out_via(p, todo, now);
+        return;
+    }
     Todo todo;
     if (p.paths->heard_pong(m.tx, now, todo)) note_disco_alive(p, now);
     carry_out(p, todo, now);
@@ -210,7 +213,9 @@ void Magicsock::ping(uint64_t id, PeerId peer, size_t size, Time now) {
 void Magicsock::send_cli_ping(CliPing& c, Peer& p, Time now) {
     PeerPaths& paths = paths_of(p, now);
     const int region = derp_region_of(p);
-    if (!paths.trusted(now) && region != 0) {
+    const bool direct = paths.trusted(now);
+    if (!direct) look_for_relays(p, now);
+    if (!direct && !(p.via && p.via->trusted(now)) && region != 0) {
         disco::Ping m{.tx = {}, .node = node_key_, .padding = 0};
         random_.fill(m.tx);
         const size_t smallest = disco::kOverhead + disco::kPingPayloadLen + 28;
@@ -220,8 +225,12 @@ void Magicsock::send_cli_ping(CliPing& c, Peer& p, Time now) {
     Todo todo;
     paths.cli_probe(c.size, now, todo);
     for (const Todo::Probe& probe : todo.probes) c.sent.push_back({probe.tx, now, false});
+    ViaTodo via;
+    if (!direct && p.via) p.via->cli_probe(c.size, now, via);
+    for (const Todo::Probe& probe : via.paths.probes) c.sent.push_back({probe.tx, now, false});
     c.repeat_at = now + kCliPingRepeat;
     carry_out(p, todo, now);
+    if (p.via) carry_out_via(p, via, now);
 }
 
 void Magicsock::finish_ping(size_t index, PingResult result) {
@@ -246,7 +255,7 @@ void Magicsock::repeat_or_expire_pings(Time now) {
         c.repeat_at = Time::never();
         // A proven path that loses a ping shall show it. Without one the peer may just not know us yet.
         Peer* const p = find(c.peer);
-        if (p != nullptr && p->paths && !p->paths->trusted(now)) send_cli_ping(c, *p, now);
+        if (p != nullptr && p->paths && !p->paths->trusted(now) && !(p->via && p->via->trusted(now))) send_cli_ping(c, *p, now);
     }
 }
 

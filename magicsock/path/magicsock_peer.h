@@ -3,6 +3,8 @@
 /// The row of one peer. Only magicsock*.cc include this.
 
 #include "magicsock/path/magicsock.h"
+#include "magicsock/path/via_paths.h"
+#include "magicsock/relay/geneve.h"
 
 namespace mesh::magicsock {
 
@@ -14,6 +16,8 @@ struct Magicsock::Peer {
     PeerConfig config;
     std::optional<disco::SharedKey> shared;  // computed when first needed
     std::unique_ptr<PeerPaths> paths;        // while active
+    std::unique_ptr<ViaPaths> via;           // with `paths`, once a UDP relay was heard of
+    std::vector<ViaPaths::Leg> legs;         // what by_leg_ holds for this peer
     std::vector<Endpoint> sources;           // what by_endpoint_ holds for this peer, oldest first
     Time deadline = Time::never();           // as in deadlines_
     Time relay_heard;                        // something of it came by a relay

@@ -74,6 +74,7 @@ void Magicsock::rebind(Time now) {
         Peer& p = *find(id);
         Todo todo;
         p.paths->reset(now, todo);
+        drop_via(p);  // servers know our old addresses
         carry_out(p, todo, now);
     }
     full_pending_ = true;

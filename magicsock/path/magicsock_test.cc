@@ -398,7 +398,10 @@ TEST(Magicsock, JunkIsCountedAndWireGuardPasses) {
     EXPECT_EQ(p.a.ms.counters().disco_bad, 1U);
     EXPECT_EQ(p.a.ms.active_peers(), 0U) << "a forged datagram makes no state";
     Bytes geneve{0, 0, 0x7a, 0x12, 0, 0, 1, 0, 4, 0, 0, 0};
-    EXPECT_EQ(p.a.ms.receive_udp(geneve, ep("9.9.9.9:9"), p.net.now), Magicsock::Kind::kConsumed);
+    EXPECT_EQ(p.a.ms.receive_udp(geneve, ep("9.9.9.9:9"), p.net.now), Magicsock::Kind::kRelayed);
+    geneve[1] = 0x80;
+    EXPECT_EQ(p.a.ms.receive_udp(geneve, ep("9.9.9.9:9"), p.net.now), Magicsock::Kind::kConsumed) << "servers send no such thing";
+    EXPECT_EQ(p.a.ms.counters().geneve_bad, 1U);
     for (size_t n = 0; n < 40; ++n) {
         Bytes zeros(n);
         p.a.ms.receive_udp(zeros, ep("9.9.9.9:9"), p.net.now);

@@ -318,6 +318,19 @@ void PeerPaths::learn(const Endpoint& from, Time now, Todo& todo) {
     }
 }
 
+void PeerPaths::propose(const Endpoint& e, Time now, Todo& todo) {
+    Candidate* c = add(e);
+    if (c == nullptr) return;
+    if (!c->netmap && !c->call) c->learnt = now;
+    probe(*c, now, todo);
+}
+
+void PeerPaths::forget(const Endpoint& e, Time now, Todo& todo) {
+    std::erase_if(outstanding_, [&](const Outstanding& o) { return o.to == e; });
+    std::erase_if(candidates_, [&](const Candidate& c) { return c.ep == e; });
+    if (e == best_.ep) lose_best(PathEvent::Kind::kBestLost, now, todo);
+}
+
 void PeerPaths::cli_probe(size_t size, Time now, Todo& todo) {
     // Keeps the session awake like data, so that the path found stays for the traffic that follows.
     last_send_ = now;

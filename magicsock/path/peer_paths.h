@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
-/// The UDP paths to one peer: candidates, pings, and which of them carries data. Pure and alone: it knows neither keys
+/// The UDP paths to one peer (direct ones, or those through UDP relays, see via_paths.h): candidates, pings, and which of them carries data. Pure and alone: it knows neither keys
 /// nor relays nor other peers; what has to be sent is left in a Todo.
 ///
 /// The rules:
@@ -107,6 +107,10 @@ class PeerPaths {
     // ---- events
     /// WireGuard authenticated a handshake from there: worth a ping.
     void learn(const Endpoint& from, Time now, Todo& todo);
+    /// An address that is worth a ping whatever is known; it is a candidate from now on.
+    void propose(const Endpoint& e, Time now, Todo& todo);
+    /// It is no candidate any more, whatever it was.
+    void forget(const Endpoint& e, Time now, Todo& todo);
     /// Pings for `tailscale ping`: the trusted path alone, else all candidates.
     void cli_probe(size_t size, Time now, Todo& todo);
     void send_failed(const Endpoint& to, Time now, Todo& todo);

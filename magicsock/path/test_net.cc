@@ -39,20 +39,39 @@ bool TestNode::send_data(PeerId peer) {
     Bytes d(64);
     d[0] = 4;
     d[4] = static_cast<uint8_t>(index);
-    if (path.udp.is_valid()) leave_host(path.udp, d);
+    if (path.udp.is_valid()) leave_host(path.udp, path.vni != 0 ? mesh::relay::Geneve{mesh::relay::Geneve::kWireGuard, false, path.vni}.around(d) : d);
     if (path.derp_region != 0) send_derp(path.derp_region, net.nodes[peer]->key, d);
     return !path.empty();
 }
 
 void TestNode::take(Bytes d, const Endpoint& from) {
-    if (ms.receive_udp(d, from, net.now) == Magicsock::Kind::kConsumed) return;
-    data.push_back({net.now, false});
-    ms.wg_received(d[4], {.udp = from, .derp_region = 0, .derp_key = {}}, net.now);
+    const auto kind = ms.receive_udp(d, from, net.now);
+    if (kind == Magicsock::Kind::kConsumed) return;
+    const uint32_t vni = kind == Magicsock::Kind::kRelayed ? mesh::relay::Geneve::parse(d)->vni : 0;
+    data.push_back({net.now, false, vni});
+    ms.wg_received(d[vni != 0 ? 12 : 4], {.udp = from, .derp_region = 0, .derp_key = {}, .vni = vni}, net.now);
+}
+
+void TestNode::serve_relay(uint16_t port) {
+    relay = std::make_unique<mesh::relay::Server>(random, DiscoPrivate::generate(random));
+    relay_addr = {wan.addr, port};
+    relay->set_addrs({relay_addr});
+}
+
+void TestNode::relay_requested(PeerId by, const disco::AllocateRequest& r) {
+    if (!relay) return;
+    if (const auto e = relay->allocate(r.clients[0], r.clients[1], net.now)) ms.relay_allocated(by, {r.generation, *e}, net.now);
+}
+
+void TestNode::take_at_relay(Bytes d, const Endpoint& from) {
+    const auto r = relay->receive(d, from, net.now);
+    if (r.verdict == mesh::relay::Server::Verdict::kForward) net.route(relay_addr, r.to, std::move(d));
+    if (r.verdict == mesh::relay::Server::Verdict::kReply) net.route(relay_addr, r.to, to_bytes(relay->reply()));
 }
 
 void TestNode::take_derp(Bytes d, int region, const NodePublic& from) {
     if (ms.receive_derp(d, region, from, net.now) == Magicsock::Kind::kConsumed) return;
-    data.push_back({net.now, true});
+    data.push_back({net.now, true, 0});
     ms.wg_received(d[4], {.udp = {}, .derp_region = region, .derp_key = from}, net.now);
 }
 
@@ -70,6 +89,7 @@ void TestNet::route(const Endpoint& from, const Endpoint& to, Bytes datagram) {
         if (udp_cut && !from_server) return;
         for (auto& n : nodes) {
             if (n->wan.addr != to.addr || n->nat == NatKind::kBlocked) continue;
+            if (n->relay && to == n->relay_addr) return n->take_at_relay(d, from);
             if (n->nat == NatKind::kNone) {
                 if (to.port == n->local.port) n->take(d, from);
                 return;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "magicsock/path/magicsock.h"
+#include "magicsock/relay/server.h"
 
 namespace mesh::magicsock::test {
 
@@ -64,6 +65,10 @@ class TestNode final : public Output {
     void take_derp(Bytes datagram, int region, const NodePublic& from);
     void leave_host(const Endpoint& to, Bytes datagram);
     [[nodiscard]] bool direct(PeerId peer);
+    /// Makes it a UDP relay as well, at its address and this port.
+    void serve_relay(uint16_t port);
+    void relay_requested(PeerId by, const disco::AllocateRequest& r) override;
+    void take_at_relay(Bytes datagram, const Endpoint& from);
 
     struct Change {
         Time at;
@@ -73,7 +78,10 @@ class TestNode final : public Output {
     struct Arrival {
         Time at;
         bool by_derp;
+        uint32_t vni = 0;
     };
+    std::unique_ptr<relay::Server> relay;
+    Endpoint relay_addr;
     TestNet& net;
     int index;
     NatKind nat;

@@ -15,6 +15,8 @@ const char* endpoint_type_name(EndpointType t) {
     return "unknown";
 }
 
+std::string via_text(const Endpoint& relay, uint32_t vni) { return relay.str() + ":vni:" + std::to_string(vni); }
+
 const char* path_event_name(PathEvent::Kind k) {
     switch (k) {
         case PathEvent::Kind::kDiscovery: return "discovery round";

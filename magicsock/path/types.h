@@ -19,6 +19,9 @@ struct PeerConfig {
     std::vector<Endpoint> endpoints;  ///< in the order advertised; unusable ones are ignored
     int home_derp = 0;                ///< 0: not known yet
     bool wireguard_only = false;      ///< foreign WireGuard: endpoints as they are, no disco, no DERP
+    bool relay_server = false;        ///< we may use it as UDP relay (capability relay-target)
+    bool relay_announced = false;     ///< and it says that it is one
+    bool may_relay = false;           ///< it may use us as UDP relay (capability relay)
     bool operator==(const PeerConfig&) const = default;
 };
 
@@ -28,6 +31,7 @@ struct Path {
     Endpoint udp;             ///< valid or not
     int derp_region = 0;      ///< > 0: by this region's relay
     bool udp_trusted = false; ///< a pong proved `udp` a moment ago; then derp_region is 0
+    uint32_t vni = 0;         ///< > 0: `udp` is a UDP relay, and this the number that it knows the peer under
 
     [[nodiscard]] bool empty() const { return !udp.is_valid() && derp_region == 0; }
     bool operator==(const Path&) const = default;
@@ -59,7 +63,11 @@ struct PingResult {
     Duration latency;
     Endpoint udp;         ///< valid: the pong came back over this UDP path
     int derp_region = 0;  ///< > 0: over this region
+    uint32_t vni = 0;     ///< > 0: `udp` is a UDP relay
 };
+
+/// "ip:port:vni:N", as `status` and `ping` name a path through a UDP relay.
+[[nodiscard]] std::string via_text(const Endpoint& relay, uint32_t vni);
 
 /// Something that happened to a peer's paths, for `tailscale debug paths`.
 struct PathEvent {
@@ -99,10 +107,23 @@ struct CandidateStatus {
     unsigned recent_lost = 0;
 };
 
+/// An endpoint at a UDP relay server.
+struct ViaStatus {
+    DiscoPublic server;
+    Endpoint addr;         ///< invalid: it has not answered yet
+    uint32_t vni = 0;
+    bool bound = false;    ///< the peer was heard through it
+    CandidateStatus path;  ///< `ep` invalid: nothing known
+};
+
 /// A peer's paths as `status` and `debug paths` show them.
 struct PeerPathStatus {
     Endpoint cur_addr;     ///< valid only while trusted (`direct ip:port`)
     int relay = 0;         ///< home region, or the one it reaches us by; 0 unknown
+    Endpoint via_addr;     ///< valid while a path through a UDP relay is trusted; used only without cur_addr
+    uint32_t via_vni = 0;
+    Duration via_latency;
+    std::vector<ViaStatus> via;
     Endpoint best;         ///< also while untrusted
     Duration latency;      ///< of best
     Time last_send, last_receive;

@@ -64,6 +64,7 @@ FirewallRules firewall_rules(const RouterConfig& c, Addr::Family family, bool be
         if (p.addr.is_v4() == v4) out.input.push_back({.in = "lo", .src = Prefix::single(p.addr)});
     out.input.push_back({.in = c.tun_name});
     if (const uint16_t port = v4 ? c.port_v4 : c.port_v6; port != 0) out.input.push_back({.udp_dport = port});
+    if (c.relay_port != 0) out.input.push_back({.udp_dport = c.relay_port});
     // Beside another client its tunnel carries those addresses rightly, and our chain is asked before its own.
     if (v4 && !beside_another && claims_range(c)) guard_range(c, out.input);
 

@@ -75,6 +75,13 @@ TEST(FirewallRules, NftMeansTheSame) {
                                         "iifname \"tailscale0\" counter accept", "udp dport 41641 counter accept"}));
 }
 
+TEST(FirewallRules, ThePortOfOurUdpRelayIsOpenInBothFamilies) {
+    RouterConfig c = client();
+    c.relay_port = 40000;
+    for (const Addr::Family family : {Addr::Family::kV4, Addr::Family::kV6})
+        EXPECT_EQ(nft_texts(firewall_rules(c, family, false).input)[3], "udp dport 40000 counter accept");
+}
+
 TEST(FirewallRules, ATailnetOfAnotherPrefixDropsNothingOf100_64) {
     RouterConfig c = client();
     c.local_addrs = {p("10.1.0.1/32")};

@@ -58,6 +58,7 @@ struct RouterConfig {
     bool cgnat_drop = true;               ///< false: node attribute disable-linux-cgnat-drop-rule
     uint16_t port_v4 = 0;                 ///< WireGuard's UDP port; 0: none
     uint16_t port_v6 = 0;
+    uint16_t relay_port = 0;              ///< of our UDP relay, both families; 0: none
     bool forwards = false;                     ///< routes are advertised: others' packets pass through this host
     std::vector<OutsideRange> outside_ranges;  ///< where 100.64.0.0/10 is in use outside the tunnel: the drop spares it
 };

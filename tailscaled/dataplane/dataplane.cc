@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "magicsock/relay/geneve.h"
 #include "netstack/icmp.h"
 #include "wg/messages.h"
 
@@ -16,7 +17,7 @@ using netstack::Verdict;
 namespace {
 
 // Room a packet needs around it in a slot: header, padding, tag.
-constexpr size_t kSlotOverhead = wg::kDataOverhead + wg::kPadding - 1;
+constexpr size_t kSlotOverhead = relay::kGeneveLen + wg::kDataOverhead + wg::kPadding - 1;
 constexpr size_t kMaxPlain = SendBatch::kMaxSendBytes - kSlotOverhead;
 constexpr size_t kScratchBytes = 65536 + kSlotOverhead;
 // A denied flood must not make us send as much.
@@ -53,7 +54,10 @@ void count(std::array<Traffic, static_cast<size_t>(PathKind::kCount)>& t, PathKi
     row.bytes += bytes;
 }
 
-PathKind kind_of(const Endpoint& e) { return e.addr.is_v4() ? PathKind::kDirect4 : PathKind::kDirect6; }
+PathKind kind_of(const Endpoint& e, uint32_t vni) {
+    if (vni != 0) return e.addr.is_v4() ? PathKind::kPeerRelay4 : PathKind::kPeerRelay6;
+    return e.addr.is_v4() ? PathKind::kDirect4 : PathKind::kDirect6;
+}
 
 }  // namespace
 
@@ -190,6 +194,10 @@ size_t DataPlane::seal_one(const Account& to, wg::Session& session, size_t len, 
     }
     if (!udp && !relays_.fits(len + kSlotOverhead)) flush_relays();
     uint8_t* slot = udp ? batch_.reserve(to.path.udp, len + kSlotOverhead) : relays_.reserve();
+    if (to.path.vni != 0) {
+        relay::Geneve{relay::Geneve::kWireGuard, false, to.path.vni}.write(slot);
+        slot += relay::kGeneveLen;
+    }
     fill(slot + wg::kDataHeader);
     const size_t n = seals_.add(session, slot, len, config_.mtu);
     if (n == 0) {
@@ -200,8 +208,9 @@ size_t DataPlane::seal_one(const Account& to, wg::Session& session, size_t len, 
         relays_.add(to.path.derp_region, to.peer, n);
         return n;
     }
-    batch_.commit(n);
-    count(counters_.out, kind_of(to.path.udp), n);
+    const size_t wire = to.path.vni != 0 ? n + relay::kGeneveLen : n;
+    batch_.commit(wire);
+    count(counters_.out, kind_of(to.path.udp, to.path.vni), wire);
     if (to.path.derp_region > 0) {  // both ways while unsure
         seals_.finish();
         send_relay({to.path.derp_region, to.peer, {slot, n}});
@@ -242,15 +251,22 @@ void DataPlane::flush_accounts_out(Time now) {
 
 void DataPlane::receive(std::span<UdpReceive> batch, Time now) {
     for (const UdpReceive& r : batch) {
-        const Source from{r.from, 0, {}};
+        Source from{r.from, 0, {}};
         const size_t stride = r.stride == 0 ? r.bytes.size() : r.stride;
         std::array<MutByteSpan, kOpenTogether> found;
         size_t n = 0;
         for (MutByteSpan rest = r.bytes; !rest.empty();) {
             const MutByteSpan datagram = rest.first(std::min(stride, rest.size()));
             rest = rest.subspan(datagram.size());
-            if (sock_.receive_udp(datagram, r.from, now) != magicsock::Magicsock::Kind::kWireGuard) continue;
-            found[n++] = datagram;
+            const auto kind = sock_.receive_udp(datagram, r.from, now);
+            if (kind == magicsock::Magicsock::Kind::kConsumed) continue;
+            const bool relayed = kind == magicsock::Magicsock::Kind::kRelayed;
+            if (const uint32_t vni = relayed ? relay::Geneve::parse(datagram)->vni : 0; vni != from.vni) {
+                open(std::span(found).first(n), from, now);
+                n = 0;
+                from.vni = vni;
+            }
+            found[n++] = relayed ? datagram.subspan(relay::kGeneveLen) : datagram;
             if (n == found.size()) {
                 open(found, from, now);
                 n = 0;
@@ -292,7 +308,7 @@ void DataPlane::open(std::span<const MutByteSpan> datagrams, const Source& from,
 void DataPlane::take(const wg::Device::Opened& o, size_t size, const Source& from, Time now) {
     switch (o.kind) {
         case wg::Device::Opened::kData:
-            count(counters_.in, from.by_derp() ? PathKind::kDerp : kind_of(from.udp), size);
+            count(counters_.in, from.by_derp() ? PathKind::kDerp : kind_of(from.udp, from.vni), from.vni != 0 ? size + relay::kGeneveLen : size);
             account_in(o.peer, size, from, now);
             deliver(o.peer, o.plain, now);
             break;
@@ -437,85 +453,13 @@ void DataPlane::handle_timeout(Time now) {
     settle(now);
 }
 
-// ---- what changes rarely -------------------------------------------------------------------------------------------------
-
-void DataPlane::set_node_key(const NodePrivate& key, Time now) {
-    wg_.set_private_key(key, now);
-    sock_.set_node_key(key.is_zero() ? NodePublic{} : key.public_key());
-    settle(now);
-}
-
-void DataPlane::set_tables(std::shared_ptr<const Tables> tables) {
-    filter_.table_changed(tables_->filter, tables->filter);
-    via6_.set_routes(tables->via6_routes);
-    tables_ = std::move(tables);
-}
-
-void DataPlane::set_tun_offload(bool tcp, bool udp) {
-    coalescer_.enable_tcp(tcp);
-    coalescer_.enable_udp(udp);
-}
-
-void DataPlane::upsert_peer(PeerId peer, const magicsock::PeerConfig& config, Time now) {
-    if (peer == kNoPeer) return;
-    if (peers_.size() <= peer) peers_.resize(size_t{peer} + 1);
-    Known& known = peers_[peer];
-    const bool same_node = known.key == config.key;
-    const bool restarted = same_node && !known.disco.is_zero() && known.disco != config.disco;
-    known = {config.key, config.disco};
-    if (!same_node) wg_.add_peer(peer, config.key);
-    sock_.upsert_peer(peer, config, now);
-    if (restarted) wg_.peer_restarted(peer, now);
-}
-
-void DataPlane::remove_peer(PeerId peer) {
-    if (peer >= peers_.size()) return;
-    peers_[peer] = {};
-    wg_.remove_peer(peer);
-    sock_.remove_peer(peer);
-}
-
-const NodePublic& DataPlane::key_of(PeerId peer) const {
-    static const NodePublic none;
-    return peer < peers_.size() ? peers_[peer].key : none;
-}
-
-// ---- requests --------------------------------------------------------------------------------------------------------------
-
-void DataPlane::ping_tunnel(uint64_t id, PeerId peer, const Addr& dst, PingKind kind, Time now) {
-    const uint64_t token = pings_.start(id, peer, kind, random_, now);
-    TunnelPings::Ended ended;
-    while (pings_.expire(now, ended)) events_.tunnel_ping_done(ended.id, ended.pong);
-    const Addr src = tables_->self_addr(dst.is_v4());
-    if (kind == PingKind::kTsmp) {
-        netstack::TsmpPing ping;
-        store_be64(ping.data.data(), token);
-        send_tsmp(peer, ping, src, dst, now);
-    } else {
-        std::array<uint8_t, 48> packet;
-        const size_t n = netstack::build_echo_request(src, dst, static_cast<uint32_t>(token), packet);
-        if (n > 0) seal_packet(peer, ByteSpan(packet).first(n), now);
-    }
-    settle(now);
-}
-
-void DataPlane::inject_to_host(ByteSpan packet) {
-    const TunWrite write{VnetHdr{}, {&packet, 1}};
-    kernel_.write_tun({&write, 1});
-}
-
-void DataPlane::inject_to_peer(PeerId peer, ByteSpan packet, Time now) {
-    seal_packet(peer, packet, now);
-    settle(now);
-}
-
 // ---- what the engines ask for ----------------------------------------------------------------------------------------------
 
 bool DataPlane::send_to_peer(PeerId peer, ByteSpan datagram, Time now) {
     const magicsock::Path path = sock_.path_for_send(peer, now);
     bool sent = false;
     if (path.udp.is_valid()) {
-        send_udp(path.udp, datagram);
+        send_wg(path.udp, path.vni, datagram);
         sent = true;
     }
     if (path.derp_region > 0) sent = kernel_.send_derp(path.derp_region, key_of(peer), datagram) || sent;
@@ -526,8 +470,14 @@ void DataPlane::reply(const Source& to, ByteSpan datagram, Time /*now*/) {
     if (to.by_derp()) {
         if (!kernel_.send_derp(to.derp_region, to.derp_key, datagram)) drop_out(Drop::kRelayQueue);
     } else {
-        send_udp(to.udp, datagram);
+        send_wg(to.udp, to.vni, datagram);
     }
+}
+
+// Handshakes and keepalives; data has room for the header where it lies.
+void DataPlane::send_wg(const Endpoint& to, uint32_t vni, ByteSpan datagram) {
+    if (vni == 0) return send_udp(to, datagram);
+    send_udp(to, relay::Geneve{relay::Geneve::kWireGuard, false, vni}.around(datagram));
 }
 
 bool DataPlane::knows(const Source& source) const { return sock_.peer_of(source) != kNoPeer; }
@@ -579,6 +529,7 @@ void DataPlane::endpoints_changed(std::span<const magicsock::LocalEndpoint> endp
 void DataPlane::home_derp_changed(int region) { events_.home_derp_changed(region); }
 void DataPlane::netcheck_done(const netcheck::Report& report) { events_.netcheck_done(report); }
 void DataPlane::ping_done(uint64_t id, const magicsock::PingResult& result) { events_.ping_done(id, result); }
+void DataPlane::relay_requested(PeerId by, const disco::AllocateRequest& request) { events_.relay_requested(by, request); }
 void DataPlane::resolve_names(const std::vector<std::string>& hosts) { events_.resolve_names(hosts); }
 void DataPlane::https_latency_wanted(const std::vector<int>& regions) { events_.https_latency_wanted(regions); }
 

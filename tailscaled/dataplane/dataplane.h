@@ -51,6 +51,8 @@ class Events {
     virtual void resolve_names(const std::vector<std::string>& /*hosts*/) {}
     virtual void https_latency_wanted(const std::vector<int>& /*regions*/) {}
     virtual void ping_done(uint64_t /*id*/, const magicsock::PingResult& /*result*/) {}
+    /// As magicsock::Output::relay_requested.
+    virtual void relay_requested(PeerId /*by*/, const disco::AllocateRequest& /*request*/) {}
     virtual void tunnel_ping_done(uint64_t /*id*/, const TunnelPong& /*pong*/) {}
     /// The peer refused a connection of ours, and says why.
     virtual void flow_rejected(PeerId /*peer*/, const netstack::TsmpReject& /*reject*/) {}
@@ -151,6 +153,7 @@ class DataPlane final : private wg::Output, private magicsock::Output {
     void home_derp_changed(int region) override;
     void netcheck_done(const netcheck::Report& report) override;
     void ping_done(uint64_t id, const magicsock::PingResult& result) override;
+    void relay_requested(PeerId by, const disco::AllocateRequest& request) override;
     void resolve_names(const std::vector<std::string>& hosts) override;
     void https_latency_wanted(const std::vector<int>& regions) override;
 
@@ -162,6 +165,7 @@ class DataPlane final : private wg::Output, private magicsock::Output {
     void seal_packet(PeerId peer, ByteSpan packet, Time now);
     template <class Fill>
     size_t seal_one(const Account& to, wg::Session& session, size_t len, Fill fill);
+    void send_wg(const Endpoint& to, uint32_t vni, ByteSpan datagram);
     void send_relay(const RelayQueue::Entry& entry);
     void flush_relays();
     void flush_staged(Account& to, Time now);

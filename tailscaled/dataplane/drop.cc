@@ -42,6 +42,8 @@ std::string_view name(PathKind k) {
         case PathKind::kDerp: return "derp";
         case PathKind::kDirect4: return "direct_ipv4";
         case PathKind::kDirect6: return "direct_ipv6";
+        case PathKind::kPeerRelay4: return "peer_relay_ipv4";
+        case PathKind::kPeerRelay6: return "peer_relay_ipv6";
         case PathKind::kCount: break;
     }
     return "none";

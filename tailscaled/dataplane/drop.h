@@ -37,8 +37,8 @@ enum class Drop : uint8_t {
 [[nodiscard]] std::string_view metric_reason(Drop d);
 
 /// Which kind of path a datagram took.
-enum class PathKind : uint8_t { kDerp, kDirect4, kDirect6, kCount };
-/// Label of tailscaled_{in,out}bound_{bytes,packets}_total: derp, direct_ipv4, direct_ipv6.
+enum class PathKind : uint8_t { kDerp, kDirect4, kDirect6, kPeerRelay4, kPeerRelay6, kCount };
+/// Label of tailscaled_{in,out}bound_{bytes,packets}_total: derp, direct_ipv4, direct_ipv6, peer_relay_ipv4, peer_relay_ipv6.
 [[nodiscard]] std::string_view name(PathKind k);
 
 struct Traffic {

@@ -69,6 +69,8 @@ class Backend {
     virtual std::string drops_json() = 0;
     /// Compact JSON object: the port that the router forwards to us, and what stands in the way.
     virtual std::string port_mapping_json() = 0;
+    /// Who talks through this node's UDP relay: `{"UDPPort":40000,"Sessions":[…]}`.
+    virtual std::string peer_relay_sessions_json() = 0;
     /// Tries every relay of the map; JSON, see daemon::RelayChecks. `done` may come at once.
     using RelaysDone = std::function<void(const std::string& json)>;
     virtual void check_relays(RelaysDone done) = 0;

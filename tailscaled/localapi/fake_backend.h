@@ -52,6 +52,7 @@ class FakeBackend : public Backend {
     std::string user_metrics() override { return "# TYPE x gauge\n# HELP x Test.\nx 1\n"; }
     std::string drops_json() override { return R"({"no_route":3})"; }
     void check_relays(RelaysDone done) override { done(R"({"Relays":[],"CaptivePortal":null})"); }
+    std::string peer_relay_sessions_json() override { return R"({"UDPPort":null,"Sessions":null})"; }
     std::string port_mapping_json() override { return R"({"Endpoint":"","Protocol":"","Notes":[]})"; }
     std::string paths_json(const std::optional<Addr>& peer) override {
         return peer ? "[{\"Peer\":\"" + peer->str() + "\"}]" : "[]";

@@ -389,6 +389,7 @@ constexpr std::array kRoutes = {
     Route{"debug-relays", "POST", nullptr, nullptr,
           [](const Call& c) { c.backend().check_relays([respond = c.respond](const std::string& json) { respond(json_response(json)); }); }},
     Route{"debug-portmap", nullptr, nullptr, [](const Call& c) { return pretty(c.backend().port_mapping_json()); }},
+    Route{"debug-peer-relay-sessions", "GET", nullptr, [](const Call& c) { return json_response(c.backend().peer_relay_sessions_json()); }},
     Route{"debug-paths", nullptr, nullptr, get_paths},
     Route{"doctor", "GET", nullptr, nullptr, get_doctor},
     Route{"component-debug-logging", nullptr, nullptr, component_logging},

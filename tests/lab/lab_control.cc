@@ -22,7 +22,7 @@ int fatal(const std::string& text) {
 
 int main(int argc, char** argv) {
     CLI::App app{"A small control server for labs. State is in memory and gone with the program."};
-    std::string listen = "127.0.0.1:8080", prefix = "100.64.0.0/10", v6 = "fd7a:115c:a1e0::/48", derp_map, dns, cert, key;
+    std::string listen = "127.0.0.1:8080", rules, prefix = "100.64.0.0/10", v6 = "fd7a:115c:a1e0::/48", derp_map, dns, cert, key;
     int64_t keepalive = 50, offline_delay = 10;
     int crowd = 0, stir = 0;
     bool no_magic_dns = false, no_early = false, no_zstd = false;
@@ -41,6 +41,7 @@ int main(int argc, char** argv) {
     app.add_option("--keepalive", keepalive, "seconds between keepalives")->capture_default_str();
     app.add_option("--offline-delay", offline_delay, "seconds until a node without poll counts as offline")->capture_default_str();
     app.add_option("--dns", dns, "JSON file with a DNSConfig, sent to every node");
+    app.add_option("--rules", rules, "JSON file with FilterRules (a list), sent besides the one that allows everything");
     app.add_flag("--no-magic-dns", no_magic_dns, "send no MagicDNS");
     app.add_flag("--no-early-payload", no_early, "start HTTP/2 at once");
     app.add_flag("--no-zstd", no_zstd, "never compress");
@@ -75,6 +76,13 @@ int main(int argc, char** argv) {
         auto j = json::parse(*text);
         if (!j || !j->is_object()) return fatal(dns + ": not a JSON object");
         r.dns = std::move(*j);
+    }
+    if (!rules.empty()) {
+        const auto text = platform::read_file(rules);
+        if (!text) return fatal(text.error().message());
+        auto j = json::parse(*text);
+        if (!j || !j->is_array()) return fatal(rules + ": not a JSON list");
+        r.rules = std::move(*j);
     }
     if (!cert.empty()) {
         auto tls = platform::TlsServerContext::load(cert, key);

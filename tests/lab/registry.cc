@@ -12,6 +12,7 @@ namespace mesh::lab {
 namespace {
 
 constexpr int kMinVersion = 113;
+constexpr int kNodeVersion = 130;  // of every node, as told to the others: like Headscale, not what the node said
 constexpr size_t kMaxBody = 1U << 20;
 constexpr size_t kMaxLogins = 1024;
 constexpr int64_t kUser = 1;
@@ -415,7 +416,7 @@ Json Registry::node_json(const LabNode& n, bool self) const {
     if (n.home_derp != 0) j["HomeDERP"] = n.home_derp;
     j["Hostinfo"] = n.hostinfo;
     j["Created"] = json::time_text(n.created);
-    j["Cap"] = kMinVersion;
+    j["Cap"] = kNodeVersion;
     if (!primary.empty()) j["PrimaryRoutes"] = std::move(primary);
     if (!n.online && !n.last_seen.is_zero()) j["LastSeen"] = json::time_text(n.last_seen);
     j["Online"] = n.online;
@@ -464,6 +465,7 @@ Json Registry::first_map(NodeId id, WallTime now) const {
     rule["DstPorts"] = Json::array({dst});
     Json filters = Json::object();
     filters["base"] = Json::array({rule});
+    if (!options_.rules.empty()) filters["more"] = options_.rules;
     m["PacketFilters"] = std::move(filters);
     m["UserProfiles"] = user_profiles();
     m["ControlTime"] = json::time_text(now);

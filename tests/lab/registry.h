@@ -31,6 +31,7 @@ struct RegistryOptions {
     bool approve_routes = false;  ///< every offered route at once
     bool magic_dns = true;
     Json dns = Json::object();    ///< tailcfg.DNSConfig; Domains and Proxied are added unless given
+    Json rules = Json::array();   ///< tailcfg.FilterRules besides the one that allows everything; application grants, say
     std::string base_url;         ///< for AuthURLs
 };
 
