@@ -420,8 +420,17 @@ PeerDiagnosis examine_peer(const DoctorInputs& in, const Node& node, const PeerS
     return out;
 }
 
+static const char* name_of(PeerDiagnosis::Path path) {
+    switch (path) {
+        case PeerDiagnosis::Path::kRelay: return "relay";
+        case PeerDiagnosis::Path::kPeerRelay: return "peer-relay";
+        case PeerDiagnosis::Path::kDirect: return "direct";
+        case PeerDiagnosis::Path::kNone: break;
+    }
+    return "none";
+}
+
 std::string doctor_json(const DoctorInputs& in, const netmap::NodePtr& node, const std::optional<Addr>& asked) {
-    static constexpr const char* kPaths[] = {"none", "relay", "direct"};
     api::JsonText out;
     out.open_object().key("Node");
     write_findings(out, examine_host(in));
@@ -440,7 +449,7 @@ std::string doctor_json(const DoctorInputs& in, const netmap::NodePtr& node, con
         const PeerSnapshot* peer = it == in.status->engine->peers.end() ? nullptr : &it->second;
         const PeerDiagnosis d = examine_peer(in, *node, peer);
         out.open_object().field("Name", std::string_view(node->host_label())).field("Address", asked->str());
-        out.field("Path", kPaths[static_cast<size_t>(d.path)]);
+        out.field("Path", name_of(d.path));
         out.field("Relay", peer != nullptr ? derp_code(in.status->map, peer->path.relay) : "").key("Findings");
         write_findings(out, d.findings);
         out.close_object();

@@ -294,6 +294,19 @@ TEST(Doctor, JsonForScripts) {
     ASSERT_TRUE(j);
     EXPECT_EQ((*j)["Node"][0]["Code"], "udp-works");
     EXPECT_EQ((*j)["Peer"]["Path"], "none");
+    // Each way to reach a peer has its word.
+    World w2;
+    const auto path = [&](const PeerSnapshot& peer) {
+        w2.engine.peers[kNoPeer] = peer;
+        return (*json::parse(doctor_json(w2.in, node, Addr::parse("100.64.0.2"))))["Peer"]["Path"].get<std::string>();
+    };
+    EXPECT_EQ(path(w2.paths), "relay");
+    w2.paths.path.via_addr = *Endpoint::parse("198.51.100.20:40000");
+    w2.paths.path.via_vni = 7;
+    EXPECT_EQ(path(w2.paths), "peer-relay");
+    EXPECT_EQ(w2.about_peer().front(), "peer-relayed");
+    w2.paths.path.cur_addr = *Endpoint::parse("198.51.100.20:41641");
+    EXPECT_EQ(path(w2.paths), "direct");
     const auto nobody = json::parse(doctor_json(w.in, nullptr, Addr::parse("100.64.0.9")));
     EXPECT_EQ((*nobody)["Peer"]["Findings"][0]["Code"], "no-such-peer");
     EXPECT_TRUE((*json::parse(doctor_json(w.in, nullptr, std::nullopt)))["Peer"].is_null());
