@@ -276,6 +276,7 @@ class UserStack::Impl {
         if (next_tick_.is_never() || now < next_tick_) return;
         set_now(now);
         count_ticks(now, 1);
+        for (tcp_pcb* pcb = tcp_active_pcbs; pcb != nullptr; pcb = pcb->next) stop_persisting(*pcb);
         tcp_fasttmr();
         if ((ticks_++ % 2) == 0 || coarse_) tcp_slowtmr();
         last_tick_ = now;
@@ -629,6 +630,14 @@ class UserStack::Impl {
     }
 
     // ---- time
+
+    /// A peer that acknowledges a probe of its closed window, and all else, leaves lwIP's persist timer running with nothing to send, or with
+    /// data on its way; an assertion of lwIP's would end this program.
+    static void stop_persisting(tcp_pcb& pcb) {
+        if (pcb.persist_backoff == 0 || (pcb.unsent != nullptr && pcb.unacked == nullptr)) return;
+        pcb.persist_backoff = 0;
+        if (pcb.unacked != nullptr && pcb.rtime < 0) pcb.rtime = 0;
+    }
 
     static void set_now(Time now) { lwip_port::now_ms = static_cast<uint32_t>(now.ns / 1'000'000); }
 
