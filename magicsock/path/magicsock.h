@@ -196,6 +196,7 @@ class Magicsock {
         uint64_t id = 0;
         PeerId peer = kNoPeer;
         size_t size = 0;
+        bool proven = false;  ///< there was a trusted path when it began
         Time started;
         Time repeat_at;
         std::vector<Sent> sent;

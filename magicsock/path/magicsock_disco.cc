@@ -205,7 +205,8 @@ void Magicsock::ping(uint64_t id, PeerId peer, size_t size, Time now) {
     }
     last_any_send_ = now;
     if (restun_at_.is_never() && !netcheck_.running()) resume_restun(now);
-    CliPing c{.id = id, .peer = peer, .size = size, .started = now, .repeat_at = {}, .sent = {}};
+    const bool proven = paths_of(*p, now).trusted(now) || (p->via && p->via->trusted(now));
+    CliPing c{.id = id, .peer = peer, .size = size, .proven = proven, .started = now, .repeat_at = {}, .sent = {}};
     send_cli_ping(c, *p, now);
     cli_pings_.push_back(std::move(c));
 }
@@ -228,7 +229,8 @@ void Magicsock::send_cli_ping(CliPing& c, Peer& p, Time now) {
     ViaTodo via;
     if (!direct && p.via) p.via->cli_probe(c.size, now, via);
     for (const Todo::Probe& probe : via.paths.probes) c.sent.push_back({probe.tx, now, false});
-    c.repeat_at = now + kCliPingRepeat;
+    // A proven path that loses a ping shall show it. Without one the peer may just not know us yet.
+    c.repeat_at = c.proven ? Time::never() : now + kCliPingRepeat;
     carry_out(p, todo, now);
     if (p.via) carry_out_via(p, via, now);
 }
@@ -252,10 +254,11 @@ void Magicsock::repeat_or_expire_pings(Time now) {
     }
     for (CliPing& c : cli_pings_) {
         if (c.repeat_at > now) continue;
-        c.repeat_at = Time::never();
-        // A proven path that loses a ping shall show it. Without one the peer may just not know us yet.
         Peer* const p = find(c.peer);
-        if (p != nullptr && p->paths && !p->paths->trusted(now) && !(p->via && p->via->trusted(now))) send_cli_ping(c, *p, now);
+        if (p != nullptr)
+            send_cli_ping(c, *p, now);
+        else
+            c.repeat_at = Time::never();
     }
 }
 

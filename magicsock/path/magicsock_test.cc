@@ -223,16 +223,21 @@ TEST(Magicsock, EveryPingEndsOnce) {
 }
 
 TEST(Magicsock, APingToAPeerThatDoesNotKnowUsYetIsRepeated) {
-    Pair p(NatKind::kEasy, NatKind::kEasy);
-    p.net.udp_cut = true;
-    p.b.ms.remove_peer(1);  // the map that brings us is still on its way
-    p.a.ms.ping(1, 1, 0, p.net.now);
-    p.net.run(milliseconds(700));
-    p.b.ms.upsert_peer(1, p.net.config_of(p.a), p.net.now);
-    p.net.run(milliseconds(700));
-    ASSERT_TRUE(p.a.pings.contains(1));
-    EXPECT_EQ(p.a.pings[1].error, "");
-    EXPECT_EQ(p.a.pings[1].latency.millis(), 30) << "of the ping that was answered";
+    for (const bool direct_meanwhile : {false, true}) {
+        Pair p(NatKind::kNone, NatKind::kNone);
+        p.net.udp_cut = !direct_meanwhile;
+        p.b.ms.remove_peer(0);  // the map that brings us is still on its way
+        p.a.ms.ping(1, 1, 0, p.net.now);
+        p.net.run(milliseconds(300));
+        ASSERT_FALSE(p.a.pings.contains(1));
+        p.b.ms.upsert_peer(0, p.net.config_of(p.a), p.net.now);
+        p.net.run(milliseconds(600));  // other pings than this one may have proven a path by now
+        EXPECT_EQ(p.a.direct(1), direct_meanwhile);
+        p.net.run(milliseconds(400));
+        ASSERT_TRUE(p.a.pings.contains(1));
+        EXPECT_EQ(p.a.pings[1].error, "");
+        EXPECT_EQ(p.a.pings[1].latency.millis(), direct_meanwhile ? 10 : 30) << "of the ping that was answered";
+    }
 }
 
 TEST(Magicsock, APeerWithoutHomeHasNoPathUntilTheNetmapBringsOne) {
