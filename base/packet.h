@@ -40,7 +40,18 @@ struct TunWrite {
 struct UdpReceive {
     Endpoint from;
     MutByteSpan bytes;
-    uint32_t stride = 0;
+    uint32_t stride = 0;  ///< 0: one datagram
+
+    [[nodiscard]] size_t step() const { return stride == 0 ? bytes.size() : stride; }
+    /// take(MutByteSpan) for each datagram, in order.
+    template <class Take>
+    void each(Take take) const {
+        for (MutByteSpan rest = bytes; !rest.empty();) {
+            const MutByteSpan one = rest.first(rest.size() < step() ? rest.size() : step());
+            rest = rest.subspan(one.size());
+            take(one);
+        }
+    }
 };
 
 /// One UDP send: datagrams of `segment` bytes each (the last may be shorter) to one endpoint (UDP_SEGMENT).

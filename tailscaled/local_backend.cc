@@ -206,10 +206,10 @@ Status LocalBackend::start(const api::StartOptions& options, const localapi::Cal
     // A key ends the wait for a person; a known node simply comes back, and one whose key expired gets another.
     const bool in = logged_in_ && !self_expired();
     if (want && !in && (!auth_key_.empty() || (profiles_.has_node_key() && !login_running_))) log_in(std::string(auth_key_.view()), false);
-    if (want && in && control_) control_->check_known();
     update_state();
     if (applied_) apply_map(nullptr);
     send_update();
+    if (want && in && control_) control_->check_known();  // last: what changed is under way then, and asks as well
     // Whoever waits for a state on the bus must see one, also if nothing changed.
     Notify n;
     n.state = state_;

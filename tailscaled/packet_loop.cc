@@ -299,10 +299,7 @@ void PacketLoop::send_from_user() {
     for (int i = 0; i < kUserBatchesPerTurn; ++i) {
         const std::span<TunRead> batch = user_->take();
         if (batch.empty()) break;
-        if (running_)
-            plane_.send(batch, loop_.now());
-        else
-            tun_drops_ += batch.size();
+        send(batch);
     }
     finish_turn();
 }
@@ -321,10 +318,7 @@ void PacketLoop::on_tun() {
     for (int i = 0; i < kTunBatchesPerTurn; ++i) {
         const std::span<TunRead> batch = tun_->read();
         if (batch.empty()) break;
-        if (running_)
-            plane_.send(batch, loop_.now());
-        else
-            tun_drops_ += batch.size();
+        send(batch);
     }
     if (const int err = tun_->failed()) {
         tun_poll_->set_interest(false, false);

@@ -98,6 +98,13 @@ class PacketLoop final : private dataplane::Kernel, private dataplane::Events, p
 
     void on_tun();
     void send_from_user();
+    /// Packets of this host into the tunnel.
+    void send(std::span<TunRead> batch) {
+        if (running_)
+            plane_.send(batch, loop_.now());
+        else
+            tun_drops_ += batch.size();
+    }
     void on_timer();
     void on_sweep();
     /// After everything that came in: relay bytes out, facts told, timer armed.

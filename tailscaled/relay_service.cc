@@ -150,14 +150,7 @@ void RelayService::take_stun(ByteSpan datagram, const Endpoint& from, Time now) 
 
 void RelayService::on_datagrams(std::span<UdpReceive> batch) {
     const Time now = loop_.now();
-    for (const UdpReceive& r : batch) {
-        const size_t stride = r.stride == 0 ? r.bytes.size() : r.stride;
-        for (MutByteSpan rest = r.bytes; !rest.empty();) {
-            const MutByteSpan datagram = rest.first(std::min(stride, rest.size()));
-            rest = rest.subspan(datagram.size());
-            take(datagram, stride, r.from, now);
-        }
-    }
+    for (const UdpReceive& r : batch) r.each([&](MutByteSpan datagram) { take(datagram, r.step(), r.from, now); });
     if (!out_[0].empty()) sockets_.v4->send(out_[0]);
     if (!out_[1].empty() && sockets_.v6) sockets_.v6->send(out_[1]);
     for (auto& list : out_) list.clear();

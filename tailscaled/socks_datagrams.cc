@@ -58,14 +58,7 @@ class SocksDatagrams::Association final : public platform::ByteStream::Listener 
             return true;
         }
         void on_datagrams(std::span<UdpReceive> batch) override {
-            for (const UdpReceive& r : batch) {
-                const size_t stride = r.stride == 0 ? r.bytes.size() : r.stride;
-                for (ByteSpan rest = r.bytes; !rest.empty();) {
-                    const ByteSpan one = rest.first(std::min(stride, rest.size()));
-                    rest = rest.subspan(one.size());
-                    (association.*take)(r.from, one);
-                }
-            }
+            for (const UdpReceive& r : batch) r.each([&](ByteSpan one) { (association.*take)(r.from, one); });
         }
         void on_send_error(const Endpoint&, int) override {}
 

@@ -14,6 +14,7 @@ using testing::kStart;
 using testing::kWallStart;
 using testing::Node;
 using testing::Pair;
+using testing::Restarted;
 using testing::source_of;
 using testing::times_of;
 using testing::type_of;
@@ -130,10 +131,7 @@ TEST(Device, DataOfAnUnknownSessionBringsAHandshakeButNotTooOften) {
     Pair p;
     p.connect();
     // `b` forgets everything, as if restarted, with the same key.
-    Node fresh(99);
-    fresh.device.set_private_key(p.b.key, p.now);
-    fresh.device.set_wall_clock(kWallStart + seconds(5), p.now);
-    fresh.device.add_peer(0, p.a.key.public_key());
+    Restarted fresh(p.b, p.a, seconds(5), p.now);
     p.a.transmit(0, "lost", p.now);
     const Bytes lost = p.a.take();
     EXPECT_EQ(fresh.deliver(lost, p.now).drop, DropReason::kUnknownIndex);
@@ -162,10 +160,7 @@ TEST(Device, ALostConfirmationIsRepeatedWhenThePeerStillSendsByTheOldSession) {
     Pair p;
     p.connect();
     // `b` restarts; its new session with `a` stands, but the keepalive that says so is lost.
-    Node fresh(99);
-    fresh.device.set_private_key(p.b.key, p.now);
-    fresh.device.set_wall_clock(kWallStart + seconds(5), p.now);
-    fresh.device.add_peer(0, p.a.key.public_key());
+    Restarted fresh(p.b, p.a, seconds(5), p.now);
     fresh.transmit(0, "x", p.now);
     (void)p.a.deliver(fresh.take(), p.now);
     (void)fresh.deliver(p.a.take(), p.now);
@@ -232,10 +227,7 @@ TEST(Device, ASessionThePeerMadeAfterItsRestartIsNotQuestioned) {
 TEST(Device, AfterAPeersRestartAnEarlierStampIsAccepted) {
     Pair p;
     p.connect();  // b knows a stamp of a
-    Node fresh(99);
-    fresh.device.set_private_key(p.a.key, p.now);
-    fresh.device.set_wall_clock(kWallStart + seconds(-86'400), p.now);
-    fresh.device.add_peer(0, p.b.key.public_key());
+    Restarted fresh(p.a, p.b, seconds(-86'400), p.now);
     fresh.transmit(0, "x", p.now);
     EXPECT_EQ(p.b.deliver(fresh.sent.front(), p.now + seconds(3)).drop, DropReason::kReplayedStamp);
     p.b.device.peer_restarted(0, p.now + seconds(3));

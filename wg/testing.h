@@ -103,6 +103,15 @@ class Node : public Output {
     Device device;
 };
 
+/// A node after a restart: its key and its peer 0 are all it knows.
+struct Restarted : Node {
+    Restarted(const Node& before, const Node& peer, Duration clock_ahead, Time now) : Node(99) {
+        device.set_private_key(before.key, now);
+        device.set_wall_clock(kWallStart + clock_ahead, now);
+        device.add_peer(0, peer.key.public_key());
+    }
+};
+
 inline uint32_t type_of(const Bytes& b) { return b.size() < 4 ? 0 : load_le32(b.data()); }
 
 /// Times since kStart at which `n` sent datagrams of one type, in ms.

@@ -22,11 +22,10 @@ struct Sink : UdpSocket::Listener {
     void on_datagrams(std::span<UdpReceive> batch) override {
         for (const UdpReceive& r : batch) {
             if (r.stride < r.bytes.size()) ++merged;
-            for (size_t at = 0; at < r.bytes.size(); at += r.stride) {
-                const auto d = r.bytes.subspan(at, std::min<size_t>(r.stride, r.bytes.size() - at));
+            r.each([&](ByteSpan d) {
                 datagrams.emplace_back(d.begin(), d.end());
                 from.push_back(r.from);
-            }
+            });
         }
         if (then) then();
     }

@@ -252,14 +252,11 @@ void DataPlane::flush_accounts_out(Time now) {
 void DataPlane::receive(std::span<UdpReceive> batch, Time now) {
     for (const UdpReceive& r : batch) {
         Source from{r.from, 0, {}};
-        const size_t stride = r.stride == 0 ? r.bytes.size() : r.stride;
         std::array<MutByteSpan, kOpenTogether> found;
         size_t n = 0;
-        for (MutByteSpan rest = r.bytes; !rest.empty();) {
-            const MutByteSpan datagram = rest.first(std::min(stride, rest.size()));
-            rest = rest.subspan(datagram.size());
+        r.each([&](MutByteSpan datagram) {
             const auto kind = sock_.receive_udp(datagram, r.from, now);
-            if (kind == magicsock::Magicsock::Kind::kConsumed) continue;
+            if (kind == magicsock::Magicsock::Kind::kConsumed) return;
             const bool relayed = kind == magicsock::Magicsock::Kind::kRelayed;
             if (const uint32_t vni = relayed ? relay::Geneve::parse(datagram)->vni : 0; vni != from.vni) {
                 open(std::span(found).first(n), from, now);
@@ -271,7 +268,7 @@ void DataPlane::receive(std::span<UdpReceive> batch, Time now) {
                 open(found, from, now);
                 n = 0;
             }
-        }
+        });
         open(std::span(found).first(n), from, now);
     }
     settle(now);

@@ -31,12 +31,7 @@ def test_a_plain_wireguard_peer():
         for command in (f"ip addr add {ADDRESS}/32 dev wg0", "ip addr add 192.168.77.1/32 dev lo", "ip link set wg0 up mtu 1280", f"ip route add {a.ip()}/32 dev wg0"):
             lab.run("far", command)
 
-        def tell(*endpoints, **more):
-            message = lab.dir / "message.json"
-            message.write_text(json.dumps(peer(*endpoints, **more)))
-            lab.tell_control(f"/lab/raw?file={message}")
-
-        tell(f"{FIRST}:{PORT}", routes=["192.168.77.0/24"])
+        lab.tell_nodes(peer(f"{FIRST}:{PORT}", routes=["192.168.77.0/24"]))
         wait_for("the peer", lambda: a.peer(ADDRESS) is not None)
         run = a.ping_through(ADDRESS, count=20).finish()
         assert run.lost == 0, run.process.text()
@@ -53,7 +48,7 @@ def test_a_plain_wireguard_peer():
         # It moves, and the control server knows; then one of its addresses is of no use.
         lab.run("far", f"ip addr del {FIRST}/16 dev eth0")
         lab.run("far", f"ip addr add {SECOND}/16 dev eth0")
-        tell(f"{SECOND}:{PORT}", routes=["192.168.77.0/24"])
+        lab.tell_nodes(peer(f"{SECOND}:{PORT}", routes=["192.168.77.0/24"]))
         wait_for("the new address", lambda: (a.ping_through(ADDRESS, count=2).finish(), a.peer(ADDRESS)["CurAddr"])[1] == f"{SECOND}:{PORT}")
-        tell("10.50.9.9:51820", f"{SECOND}:{PORT}")
+        lab.tell_nodes(peer("10.50.9.9:51820", f"{SECOND}:{PORT}"))
         wait_for("the address that works", lambda: a.ping_through(ADDRESS, count=3, interval=0.3).finish().lost == 0, timeout=25)

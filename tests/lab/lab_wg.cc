@@ -130,8 +130,7 @@ class Program final : wg::Output, platform::UdpSocket::Listener, platform::ByteS
         for (const UdpReceive& r : batch) {
             Source from;
             from.udp = r.from;
-            for (size_t at = 0; at < r.bytes.size(); at += r.stride)
-                take(r.bytes.subspan(at, std::min<size_t>(r.stride, r.bytes.size() - at)), from);
+            r.each([&](MutByteSpan datagram) { take(datagram, from); });
         }
     }
     void take(MutByteSpan datagram, const Source& from) {

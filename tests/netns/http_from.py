@@ -2,13 +2,16 @@
 """A web server that says who asked it, and curl to ask it."""
 from lab import wait_for
 
-# What is posted comes back.
+# What is posted comes back; what is got is "hello", or with a third word who asked.
 WEB = """
 import http.server, socket, sys
 class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self, body=b"hello"):
+    def do_GET(self, body=None):
+        who = self.client_address[0].removeprefix("::ffff:")
+        if body is None:
+            body = who.encode() if sys.argv[3:] else b"hello"
         self.send_response(200)
-        self.send_header("X-From", self.client_address[0].removeprefix("::ffff:"))
+        self.send_header("X-From", who)
         self.send_header("X-Port", str(self.client_address[1]))
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -22,8 +25,8 @@ Server((sys.argv[1], int(sys.argv[2])), Handler).serve_forever()
 """
 
 
-def web(lab, space, address, port):
-    p = lab.start(space, ["python3", "-c", WEB, address, port], label=f"web-{space}-{port}")
+def web(lab, space, address, port, *who):
+    p = lab.start(space, ["python3", "-c", WEB, address, port, *who], label=f"web-{space}-{lab.count}")
     wait_for("the web server listens", lambda: lab.listening(space, port))
     return p
 

@@ -314,6 +314,13 @@ class Lab:
         """A command for lab-control, such as /lab/expire?id=1 (tests/lab/README.md)."""
         return self.run("srv", ["curl", "-sS", "-f", "-X", "POST", f"{self.url}{path}"])
 
+    def tell_nodes(self, message, how="raw"):
+        """lab-control says this to all nodes. `message`: a map message, or bytes of a whole frame with how=frame."""
+        self.count += 1
+        path = self.dir / f"message-{self.count}"
+        path.write_bytes(message if isinstance(message, bytes) else json.dumps(message).encode())
+        self.tell_control(f"/lab/{how}?file={path}")
+
     def certificate(self, address="10.50.0.2", kind="IP"):
         """A self-signed certificate for an address (or, with kind DNS, a name); returns the paths of certificate and key."""
         cert, key = self.dir / f"tls-{address}.crt", self.dir / f"tls-{address}.key"

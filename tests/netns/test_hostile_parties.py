@@ -34,14 +34,6 @@ def lab():
         yield lab
 
 
-def tell(lab, message, how="raw"):
-    """The control server says this to all nodes. `message`: a map message, or bytes of a whole frame with how=frame."""
-    lab.count += 1
-    path = lab.dir / f"message-{lab.count}"
-    path.write_bytes(message if isinstance(message, bytes) else json.dumps(message).encode())
-    lab.tell_control(f"/lab/{how}?file={path}")
-
-
 def told(node):
     """The peers as the control server described them to this node, by address."""
     return {a.split("/")[0]: n for n in json.loads(node.cli("debug", "netmap").stdout)["Peers"] for a in n["Addresses"]}
@@ -72,7 +64,7 @@ def test_control_overlapping_addresses_go_to_their_owner(lab):
     run = lab.a.ping_through(lab.b.ip(), count=30, interval=0.05)
     thief = peer_message(lab, lab.c)
     thief["AllowedIPs"] = [*thief["AllowedIPs"], f"{lab.b.ip()}/32", f"{lab.a.ip()}/32"]
-    tell(lab, {"PeersChanged": [thief]})
+    lab.tell_nodes({"PeersChanged": [thief]})
     wait_for("it is said", lambda: f"The route {lab.b.ip()}/32 is offered by more than one node" in str(lab.a.status().get("Health")))
     assert run.finish().lost == 0, run.process.text()
     assert f"{lab.a.ip()}" not in routes(lab)
@@ -83,7 +75,7 @@ def test_control_a_default_route_nobody_asked_for(lab):
     before = lab.run("a", "ip route get 198.51.100.1", check=False)
     gate = peer_message(lab, lab.c)
     gate["AllowedIPs"] = [*gate["AllowedIPs"], "0.0.0.0/0", "::/0"]
-    tell(lab, {"PeersChanged": [gate]})
+    lab.tell_nodes({"PeersChanged": [gate]})
     wait_for("it is offered, not used", lambda: lab.a.peer(lab.c.ip())["ExitNodeOption"])
     assert not lab.a.peer(lab.c.ip())["ExitNode"]
     assert "default" not in routes(lab) and "default" not in lab.run("a", "ip -6 route show table 52").stdout
@@ -101,7 +93,7 @@ def test_control_a_million_routes(lab):
     before = rss_kib(lab.a.daemon)
     run = lab.a.ping_through(lab.b.ip(), count=100, interval=0.05)
     with StatusWatch(lab.a) as watch:
-        tell(lab, {"PeersChanged": greedy})
+        lab.tell_nodes({"PeersChanged": greedy})
         wait_for("the bound is said", lambda: re.search(r"routes|left out an entry|too large|too many", lab.a.daemon.text()), timeout=30)
         run.finish()
     count = len(routes(lab).splitlines())
@@ -118,7 +110,7 @@ def test_control_names_with_escapes_and_paths(lab):
     files = {p.name for p in lab.a.dir.iterdir()}
     evil = peer_message(lab, lab.c, Name=EVIL + ".")
     evil["Hostinfo"] = {**(evil.get("Hostinfo") or {}), "Hostname": EVIL, "OS": EVIL, "Services": [{"Proto": EVIL, "Port": 1, "Description": EVIL}]}
-    tell(lab, {"PeersChanged": [evil], "Domain": EVIL, "Health": [EVIL],
+    lab.tell_nodes({"PeersChanged": [evil], "Domain": EVIL, "Health": [EVIL],
                "UserProfiles": [{"ID": 1, "LoginName": EVIL, "DisplayName": EVIL}],
                "DisplayMessages": {EVIL: {"Title": EVIL, "Text": EVIL, "Severity": "high", "PrimaryAction": {"URL": "javascript:x", "Label": EVIL}}}})
     wait_for("the name arrived", lambda: "etc/cron.d" in lab.a.cli("status", "--json").stdout)
@@ -146,7 +138,7 @@ def test_control_a_compressed_bomb(lab):
     said = lab.a.daemon.text().count("control: map of")
     run = lab.a.ping_through(lab.b.ip(), count=40, interval=0.05)
     with StatusWatch(lab.a) as watch:
-        tell(lab, zstd_bomb(4), how="frame")
+        lab.tell_nodes(zstd_bomb(4), how="frame")
         wait_for("it is said", lambda: lab.a.daemon.text().count("control: map of") > said)
         run.finish()
     wait_for("connected again", lambda: lab.a.status()["Self"]["Online"] and lab.a.peer(lab.b.ip()))
@@ -161,12 +153,12 @@ def test_control_a_compressed_bomb(lab):
 def test_control_deltas_that_contradict(lab):
     ids = {n: told(lab.a)[n.ip()]["ID"] for n in (lab.b, lab.c)}
     b, c = peer_message(lab, lab.b), peer_message(lab, lab.c)
-    tell(lab, {"PeersRemoved": [ids[lab.c], ids[lab.c], 99, -1], "PeersChanged": [c, b, c],
+    lab.tell_nodes({"PeersRemoved": [ids[lab.c], ids[lab.c], 99, -1], "PeersChanged": [c, b, c],
                "PeersChangedPatch": [{"NodeID": 99, "Online": True}, {"NodeID": ids[lab.c], "Key": "nodekey:zz"}],
                "OnlineChange": {str(ids[lab.c]): True, "98": False, "x": True}})
-    tell(lab, {"PeersRemoved": [ids[lab.c]]})
+    lab.tell_nodes({"PeersRemoved": [ids[lab.c]]})
     wait_for("the peer is gone", lambda: not lab.a.peer(lab.c.ip()))
-    tell(lab, {"PeersChangedPatch": [{"NodeID": ids[lab.c], "Online": True, "DERPRegion": 900}], "PeersRemoved": [ids[lab.c]]})
+    lab.tell_nodes({"PeersChangedPatch": [{"NodeID": ids[lab.c], "Online": True, "DERPRegion": 900}], "PeersRemoved": [ids[lab.c]]})
     run = lab.a.ping_through(lab.b.ip(), count=10, interval=0.05).finish()
     assert run.lost == 0 and not lab.a.peer(lab.c.ip())
     assert lab.c.ip() not in routes(lab)
@@ -191,7 +183,7 @@ def test_control_a_page_to_open_that_is_none(lab):
     watch = lab.start("a", [lab.a.cli_path, f"--socket={lab.a.socket}", "debug", "watch-ipn"], label=f"watch-{lab.count}")
     watch.wait_text("Connected.")
     for url in ("javascript:alert(1)", "file:///etc/passwd", "https://example.com/\x1b[2J", "https://example.com/fine"):
-        tell(lab, {"PopBrowserURL": url})
+        lab.tell_nodes({"PopBrowserURL": url})
     wait_for("the good one is shown", lambda: "https://example.com/fine" in watch.text())
     assert not re.search(r"javascript:|file:|\\u001b|\x1b", watch.text())
     wait_for("the others are said", lambda: 'wants "javascript:alert(1)" opened' in lab.a.daemon.text())

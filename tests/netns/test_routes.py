@@ -2,6 +2,7 @@
 """Subnet routers and exit nodes: who gets which packet, and that no route of others ever cuts a host off."""
 import subprocess
 
+import http_from
 import pytest
 from lab import ORIGINAL, OURS, TAILNETS, Lab, wait_for
 from test_host import BOTH, opposite
@@ -14,17 +15,7 @@ CASES = [*(pytest.param((*p.values[0], "usual"), id=p.id) for p in PEERS), pytes
 
 def web(lab, space, address, port=80):
     """Answers each request with the address that it came from."""
-    script = ("import http.server,socket,sys\n"
-              "class H(http.server.BaseHTTPRequestHandler):\n"
-              " def do_GET(self):\n"
-              "  body = self.client_address[0].replace('::ffff:', '').encode()\n"
-              "  self.send_response(200); self.send_header('Content-Length', str(len(body))); self.end_headers(); self.wfile.write(body)\n"
-              " def log_message(self, *a): pass\n"
-              "class S(http.server.ThreadingHTTPServer): address_family = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET\n"
-              "S((sys.argv[1], int(sys.argv[2])), H).serve_forever()\n")
-    p = lab.start(space, ["python3", "-c", script, address, port], label=f"web-{space}-{lab.count}")
-    wait_for("the web server listens", lambda: lab.listening(space, port))
-    return p
+    return http_from.web(lab, space, address, port, "who")
 
 
 def internet(lab, listen="0.0.0.0"):
