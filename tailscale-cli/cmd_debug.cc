@@ -44,6 +44,15 @@ int debug_derp_map(const Cli& cli, const Args&) {
     print_out(trimmed(*body) == "null" ? "{\n\t\"Regions\": null\n}\n" : *body);
     return 0;
 }
+int debug_derp(const Cli& cli, const Args& args) {
+    FlagSet flags("tailscale debug derp", "<region>", "Try the relays of a region: its number or its code");
+    if (const auto exit = parse_or_exit(flags, args)) return *exit;
+    if (flags.rest().size() != 1) return cli.fail("usage: tailscale debug derp <region>");
+    const auto body = cli.client().call("POST", "debug-derp-region?region=" + http1::percent_encode(flags.rest()[0]));
+    if (!body) return cli.fail(body.error());
+    print_out(api::indent_json(*body, " ") + "\n");
+    return 0;
+}
 int debug_netmap(const Cli& cli, const Args&) { return print_json(cli, "POST", "debug?action=current-netmap"); }
 int debug_metrics(const Cli& cli, const Args&) { return print_json(cli, "GET", "metrics"); }
 int debug_statedir(const Cli& cli, const Args&) {
@@ -166,6 +175,7 @@ struct DebugCommand {
     int (*run)(const Cli&, const Args&);
 };
 constexpr std::array kDebug = {
+    DebugCommand{"derp", "Try the relays of a region: port, TLS, upgrade, STUN", debug_derp},
     DebugCommand{"derp-map", "Print the map of relays", debug_derp_map},
     DebugCommand{"drops", "Packets that were dropped, by reason", debug_drops},
     DebugCommand{"local-creds", "How to reach the local API", debug_local_creds},

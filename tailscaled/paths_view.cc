@@ -40,7 +40,7 @@ void write_paths(api::JsonText& out, const StatusInputs& in, const PeerSnapshot&
     out.close_array().key("Events").open_array();
     for (const auto& e : p.events) {
         out.open_object().field("What", magicsock::path_event_name(e.kind));
-        out.key("SecondsAgo").number(ago(e.at));
+        out.key("SecondsAgo").number(ago(e.at)).field("When", in.wall + (e.at - in.now));
         if (e.ep.is_valid()) out.field("Endpoint", e.ep.str());
         if (e.latency.ns > 0) out.key("LatencySeconds").number(e.latency.seconds());
         out.close_object();

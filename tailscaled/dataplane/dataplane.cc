@@ -303,9 +303,10 @@ void DataPlane::open(std::span<const MutByteSpan> datagrams, const Source& from,
 }
 
 void DataPlane::take(const wg::Device::Opened& o, size_t size, const Source& from, Time now) {
+    if (o.kind != wg::Device::Opened::kDropped)
+        count(counters_.in, from.by_derp() ? PathKind::kDerp : kind_of(from.udp, from.vni), from.vni != 0 ? size + relay::kGeneveLen : size);
     switch (o.kind) {
         case wg::Device::Opened::kData:
-            count(counters_.in, from.by_derp() ? PathKind::kDerp : kind_of(from.udp, from.vni), from.vni != 0 ? size + relay::kGeneveLen : size);
             account_in(o.peer, size, from, now);
             deliver(o.peer, o.plain, now);
             break;
@@ -459,13 +460,17 @@ bool DataPlane::send_to_peer(PeerId peer, ByteSpan datagram, Time now) {
         send_wg(path.udp, path.vni, datagram);
         sent = true;
     }
-    if (path.derp_region > 0) sent = kernel_.send_derp(path.derp_region, key_of(peer), datagram) || sent;
+    if (path.derp_region > 0 && kernel_.send_derp(path.derp_region, key_of(peer), datagram)) {
+        count(counters_.out, PathKind::kDerp, datagram.size());
+        sent = true;
+    }
     return sent;
 }
 
 void DataPlane::reply(const Source& to, ByteSpan datagram, Time /*now*/) {
     if (to.by_derp()) {
-        if (!kernel_.send_derp(to.derp_region, to.derp_key, datagram)) drop_out(Drop::kRelayQueue);
+        if (!kernel_.send_derp(to.derp_region, to.derp_key, datagram)) return drop_out(Drop::kRelayQueue);
+        count(counters_.out, PathKind::kDerp, datagram.size());
     } else {
         send_wg(to.udp, to.vni, datagram);
     }
@@ -473,6 +478,7 @@ void DataPlane::reply(const Source& to, ByteSpan datagram, Time /*now*/) {
 
 // Handshakes and keepalives; data has room for the header where it lies.
 void DataPlane::send_wg(const Endpoint& to, uint32_t vni, ByteSpan datagram) {
+    count(counters_.out, kind_of(to, vni), vni != 0 ? datagram.size() + relay::kGeneveLen : datagram.size());
     if (vni == 0) return send_udp(to, datagram);
     send_udp(to, relay::Geneve{relay::Geneve::kWireGuard, false, vni}.around(datagram));
 }

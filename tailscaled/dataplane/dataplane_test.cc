@@ -242,6 +242,12 @@ TEST(DataPlane, TheFirstPingArrivesAndIsAnswered) {
             net.a().tun.clear();
         }
         EXPECT_EQ(net.a().dp.counters().staged, 1U) << "one packet waited for the handshake";
+        if (udp_works) continue;
+        const Traffic sent = net.a().dp.counters().out[static_cast<size_t>(PathKind::kDerp)];
+        const Traffic received = net.b().dp.counters().in[static_cast<size_t>(PathKind::kDerp)];
+        EXPECT_EQ(sent.packets, 3U) << "the Initiation counts as well";
+        EXPECT_EQ(sent.packets, received.packets);
+        EXPECT_EQ(sent.bytes, received.bytes);
     }
 }
 

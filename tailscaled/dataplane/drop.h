@@ -43,7 +43,7 @@ enum class PathKind : uint8_t { kDerp, kDirect4, kDirect6, kPeerRelay4, kPeerRel
 
 struct Traffic {
     uint64_t packets = 0;
-    uint64_t bytes = 0;  ///< of WireGuard datagrams with data
+    uint64_t bytes = 0;  ///< of WireGuard datagrams, handshakes and keepalives included
 };
 
 /// Totals since start.

@@ -9,6 +9,7 @@
 #include "base/dns_message.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "tailscaled/localapi/debug_reports.h"
 
 namespace mesh::localapi {
 namespace {
@@ -253,6 +254,18 @@ http1::Response get_paths(const Call& c) {
     return pretty(c.backend().paths_json(peer));
 }
 
+http1::Response get_endpoint_changes(const Call& c) {
+    const auto peer = Addr::parse(c.param("ip"));
+    if (!peer) return text_response(400, "invalid 'ip' parameter");
+    return json_response(endpoint_changes(c.backend().paths_json(peer)));
+}
+
+void post_debug_derp_region(const Call& c) {
+    c.backend().check_relays([region = c.param("region"), map = c.backend().derp_map_json(), respond = c.respond](const std::string& checks) {
+        respond(json_response(derp_region_report(region, map, checks)));
+    });
+}
+
 void get_doctor(const Call& c) {
     std::optional<Addr> peer;
     if (!peer_param(c, peer)) return c.respond(text_response(400, "invalid 'peer' parameter"));
@@ -390,6 +403,8 @@ constexpr std::array kRoutes = {
           [](const Call& c) { c.backend().check_relays([respond = c.respond](const std::string& json) { respond(json_response(json)); }); }},
     Route{"debug-portmap", nullptr, nullptr, [](const Call& c) { return pretty(c.backend().port_mapping_json()); }},
     Route{"debug-peer-relay-sessions", "GET", nullptr, [](const Call& c) { return json_response(c.backend().peer_relay_sessions_json()); }},
+    Route{"debug-peer-endpoint-changes", "GET", nullptr, get_endpoint_changes},
+    Route{"debug-derp-region", "POST", nullptr, nullptr, post_debug_derp_region},
     Route{"debug-paths", nullptr, nullptr, get_paths},
     Route{"doctor", "GET", nullptr, nullptr, get_doctor},
     Route{"component-debug-logging", nullptr, nullptr, component_logging},

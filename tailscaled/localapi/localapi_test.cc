@@ -5,6 +5,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "tailscaled/localapi/debug_reports.h"
 #include "tailscaled/localapi/fake_backend.h"
 #include "tailscaled/localapi/peer_auth.h"
 #include "tailscaled/localapi/session.h"
@@ -376,6 +377,40 @@ TEST_F(SessionTest, WhoisDecodesTheKeyADerperAsksFor) {
     EXPECT_EQ(get("whois?addr=100.64.0.2:80").status, 200U);
     EXPECT_EQ(get("whois?addr=100.64.0.2").body,
               api::indent_json(api::compact_json(vector_file("whois.json")), "\t"));
+}
+
+constexpr std::string_view kTwoRegions =
+    R"({"Regions":{"900":{"RegionID":900,"RegionCode":"lab"},"901":{"RegionID":901,"RegionCode":"far"}}})";
+constexpr std::string_view kChecks = R"({"Relays":[
+  {"RegionID":900,"Node":"900a","Good":false,"Problems":["203.0.113.1:12345: refused"],"Steps":["STUN answers"]},
+  {"RegionID":901,"Node":"901a","Good":true,"Problems":[],"Steps":["upgraded"]}],"CaptivePortal":null})";
+
+TEST(DebugReports, ARegionIsFoundByNumberAndByCode) {
+    for (const char* name : {"900", "lab"})
+        EXPECT_EQ(derp_region_report(name, kTwoRegions, kChecks),
+                  R"({"Info":["Region 900 == \"lab\"","Node \"900a\": STUN answers"],"Warnings":null,)"
+                  R"("Errors":["Node \"900a\": 203.0.113.1:12345: refused"]})");
+    EXPECT_THAT(derp_region_report("far", kTwoRegions, kChecks), HasSubstr(R"("Errors":null)"));
+}
+
+TEST(DebugReports, WhatIsMissingIsSaid) {
+    EXPECT_THAT(derp_region_report("7\n", kTwoRegions, kChecks), HasSubstr("no region"));
+    EXPECT_THAT(derp_region_report("900", "", kChecks), HasSubstr("no map of relays yet"));
+    EXPECT_THAT(derp_region_report("900", kTwoRegions, "null"), HasSubstr("could be tried"));
+    EXPECT_THAT(derp_region_report("900", R"({"Regions":{"900":{"RegionID":900}}})", R"({"CaptivePortal":true})"),
+                testing::AllOf(HasSubstr("only region"), HasSubstr("captive portal")));
+}
+
+TEST(DebugReports, EndpointChangesKeepTheOrderOfWhatHappened) {
+    EXPECT_EQ(endpoint_changes(R"([{"Events":[{"What":"pong","When":"2026-01-02T03:04:05Z","Endpoint":"192.0.2.1:1"},{"What":"reset"}]}])"),
+              R"([{"When":"2026-01-02T03:04:05Z","What":"pong","From":"","To":"192.0.2.1:1"},{"When":"","What":"reset","From":"","To":""}])");
+    EXPECT_EQ(endpoint_changes("[]"), "[]");
+}
+
+TEST_F(SessionTest, TheOriginalsDebugQuestionsAreAnswered) {
+    EXPECT_EQ(get("debug-peer-endpoint-changes?ip=x").status, 400U);
+    EXPECT_EQ(get("debug-peer-endpoint-changes?ip=100.64.0.2").status, 200U);
+    EXPECT_THAT(post("debug-derp-region?region=1").body, HasSubstr("\"Errors\""));
 }
 
 TEST_F(SessionTest, StartTakesTheOptionsOfTheOriginalClient) {
