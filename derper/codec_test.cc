@@ -223,13 +223,16 @@ TEST(MapEntry, ForHeadscaleAndForJson) {
 TEST(Metrics, EveryLineIsATypeOrASample) {
     Metrics m;
     m.relay.clients = 3;
-    m.relay.dropped_unknown = {.disco = 4, .other = 5};
+    m.relay.dropped_unknown = {.disco = 4, .other = 5, .disco_bytes = 400, .other_bytes = 500};
+    m.sessions.dropped_gone.add(false, 2, 2000);
     m.stun_answered_v4 = 6;
     m.stun_answered_v6 = 1;
     m.version = "1";
     const std::string text = metrics_text(m);
     for (const char* line : {"derp_clients_local 3", "derp_packets_dropped{reason=\"unknown_dest\",kind=\"disco\"} 4",
-                             "derp_packets_dropped{reason=\"unknown_dest\",kind=\"other\"} 5", "stun_addrfamily{family=\"ipv4\"} 6",
+                             "derp_packets_dropped{reason=\"unknown_dest\",kind=\"other\"} 5", "derp_bytes_dropped{reason=\"unknown_dest\",kind=\"disco\"} 400",
+                             "derp_bytes_dropped{reason=\"unknown_dest\",kind=\"other\"} 500", "derp_bytes_dropped{reason=\"gone_disconnected\",kind=\"other\"} 2000",
+                             "derp_packets_dropped{reason=\"gone_disconnected\",kind=\"other\"} 2", "stun_addrfamily{family=\"ipv4\"} 6",
                              "stun_requests{disposition=\"success\"} 7", "derp_packets_received_kind{kind=\"disco\"} 0"})
         EXPECT_NE(text.find('\n' + std::string(line) + '\n'), std::string::npos) << line;
     for (size_t at = 0; at < text.size();) {

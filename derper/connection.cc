@@ -306,7 +306,11 @@ void Connection::close(const std::string& why) {
     if (!why.empty()) log::debug(1, "derp: {}: closed: {}", remote_.str(), why);
     if (phase_ == Phase::kOpen) host_.relay().remove(id_, host_.loop().now());
     phase_ = Phase::kClosed;
-    if (session_) host_.count_session(session_->stats());
+    if (session_) {
+        derp::ServerSessionStats last = session_->stats();
+        last.dropped_gone = session_->waiting();
+        host_.count_session(last);
+    }
     check_.reset();
     timer_.cancel();
     stream_.close();

@@ -27,10 +27,17 @@ std::string metrics_text(const Metrics& m) {
     };
     type("derp_packets_received_kind", "counter");
     by_kind("derp_packets_received_kind", "", r.received);
-    type("derp_packets_dropped", "counter");
-    by_kind("derp_packets_dropped", "reason=\"unknown_dest\",", r.dropped_unknown);
-    by_kind("derp_packets_dropped", "reason=\"unknown_dest_on_fwd\",", r.dropped_unknown_forward);
-    by_kind("derp_packets_dropped", "reason=\"queue_head\",", m.sessions.dropped_full);
+    for (const bool bytes : {true, false}) {
+        const char* name = bytes ? "derp_bytes_dropped" : "derp_packets_dropped";
+        type(name, "counter");
+        const auto dropped = [&](const char* reason, const derp::ByKind& k) {
+            by_kind(name, fmt::format("reason=\"{}\",", reason), bytes ? derp::ByKind{.disco = k.disco_bytes, .other = k.other_bytes} : k);
+        };
+        dropped("gone_disconnected", m.sessions.dropped_gone);
+        dropped("queue_head", m.sessions.dropped_full);
+        dropped("unknown_dest", r.dropped_unknown);
+        dropped("unknown_dest_on_fwd", r.dropped_unknown_forward);
+    }
     counter("derp_got_ping", m.sessions.pings);
     counter("derp_sent_pong", m.sessions.pongs);
     counter("derp_unknown_frames", m.sessions.unknown_frames);
@@ -66,6 +73,7 @@ std::string metrics_text(const Metrics& m) {
     out += fmt::format("stun_addrfamily{{family=\"ipv4\"}} {}\nstun_addrfamily{{family=\"ipv6\"}} {}\n", m.stun_answered_v4, m.stun_answered_v6);
     if (m.certificate_not_after != 0) gauge("derper_certificate_not_after_seconds", m.certificate_not_after);
     gauge("process_resident_memory_bytes", m.resident_bytes);
+    counter("process_cpu_seconds_total", m.cpu_seconds);
     gauge("process_open_fds", m.open_files);
     gauge("process_start_time_seconds", m.started);
     type("derper_build_info", "gauge");

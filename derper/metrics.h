@@ -24,6 +24,7 @@ struct Metrics {
     uint64_t stun_ignored = 0;
     uint64_t open_files = 0;
     uint64_t resident_bytes = 0;
+    double cpu_seconds = 0;  ///< user and system
     int64_t certificate_not_after = 0;  ///< Unix seconds; 0 = no TLS
     int64_t started = 0;                ///< Unix seconds
     std::string version;

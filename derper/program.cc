@@ -115,6 +115,13 @@ uint64_t resident_bytes() {
     return resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
+double cpu_seconds() {
+    rusage used{};
+    getrusage(RUSAGE_SELF, &used);
+    const auto of = [](const timeval& t) { return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6; };
+    return of(used.ru_utime) + of(used.ru_stime);
+}
+
 class Program {
    public:
     Program(const Options& options, const std::string& version)
@@ -411,6 +418,7 @@ class Program {
             std::count_if(links_.begin(), links_.end(), [](const auto& l) { return l->up(); }));
         m.open_files = count_open_files();
         m.resident_bytes = resident_bytes();
+        m.cpu_seconds = cpu_seconds();
         m.certificate_not_after = not_after_.unix_ns / 1'000'000'000;
     }
 

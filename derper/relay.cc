@@ -8,8 +8,6 @@
 
 namespace mesh::derper {
 namespace {
-uint64_t& of_kind(derp::ByKind& count, ByteSpan packet) { return derp::looks_like_disco(packet) ? count.disco : count.other; }
-
 constexpr double kGonePerSecond = 1;
 constexpr double kGoneBurst = 3;
 }  // namespace
@@ -124,7 +122,7 @@ ConnId Relay::packet(ConnId from, const NodePublic& to, ByteSpan packet, Time no
     Conn& source = *it->second;
     source.peer->active = &source;
     ++stats_.packets_in;
-    ++of_kind(stats_.received, packet);
+    stats_.received.add(packet);
     stats_.bytes_in += packet.size();
     if (Conn* destination = active(to)) return deliver(*destination, source.key, packet, now);
     if (const auto way = forwarders_.find(to); way != forwarders_.end()) {
@@ -132,7 +130,7 @@ ConnId Relay::packet(ConnId from, const NodePublic& to, ByteSpan packet, Time no
         way->second.front()->forward(source.key, to, packet, now);
         return 0;
     }
-    ++of_kind(stats_.dropped_unknown, packet);
+    stats_.dropped_unknown.add(packet);
     if (derp::looks_like_disco(packet)) answer_not_here(source, to, now);
     return 0;
 }
@@ -140,7 +138,7 @@ ConnId Relay::packet(ConnId from, const NodePublic& to, ByteSpan packet, Time no
 ConnId Relay::forwarded(const NodePublic& source, const NodePublic& to, ByteSpan packet, Time now) {
     ++stats_.forwarded_in;
     if (Conn* destination = active(to)) return deliver(*destination, source, packet, now);
-    ++of_kind(stats_.dropped_unknown_forward, packet);
+    stats_.dropped_unknown_forward.add(packet);
     return 0;
 }
 

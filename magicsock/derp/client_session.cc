@@ -266,7 +266,7 @@ bool ClientSession::queue_packet(FrameType type, ByteSpan keys, ByteSpan packet,
     put_frame_header(head, type, keys.size() + packet.size());
     std::memcpy(head + kFrameHeader, keys.data(), keys.size());
     SendQueue& queue = looks_like_disco(packet) ? disco_ : data_;
-    stats_.dropped_full += queue.push(ByteSpan(head, kFrameHeader + keys.size()), packet);
+    stats_.dropped_full += queue.push(ByteSpan(head, kFrameHeader + keys.size()), packet).frames;
     ++stats_.tx_packets;
     stats_.tx_bytes += packet.size();
     if (first_unanswered_tx_.is_zero()) first_unanswered_tx_ = now;

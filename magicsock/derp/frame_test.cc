@@ -135,7 +135,7 @@ TEST(DerpFrame, OnlyLongEnoughPacketsWithTheMagicLookLikeDisco) {
 TEST(DerpSendQueue, KeepsOrderAcrossTheWrapAndDropsTheOldestWhenFull) {
     SendQueue q(1000);
     size_t dropped = 0;
-    for (uint8_t i = 0; i < 100; ++i) dropped += q.push(filled(50, i), filled(46, i));
+    for (uint8_t i = 0; i < 100; ++i) dropped += q.push(filled(50, i), filled(46, i)).frames;
     EXPECT_EQ(q.frames(), 10U);
     EXPECT_EQ(dropped, 90U);
     for (uint8_t i = 90; i < 100; ++i) {
@@ -151,10 +151,10 @@ TEST(DerpSendQueue, KeepsOrderAcrossTheWrapAndDropsTheOldestWhenFull) {
 TEST(DerpSendQueue, SomeFramesAreKeptHoweverLarge) {
     SendQueue q(100, 3);
     size_t dropped = 0;
-    for (uint8_t i = 0; i < 5; ++i) dropped += q.push(filled(1000, i));
+    for (uint8_t i = 0; i < 5; ++i) dropped += q.push(filled(1000, i)).frames;
     EXPECT_EQ(dropped, 2U);
     EXPECT_EQ(q.frames(), 3U);
-    for (uint8_t i = 0; i < 20; ++i) dropped += q.push(filled(10, i));
+    for (uint8_t i = 0; i < 20; ++i) dropped += q.push(filled(10, i)).frames;
     EXPECT_EQ(q.frames(), 7U) << "7 * 14 bytes";
     EXPECT_EQ(dropped, 2U + 3U + 13U);
 }
@@ -168,14 +168,17 @@ TEST(DerpSendQueue, InterleavedUseAgainstAModel) {
             const Bytes frame = filled(random.below(3000), static_cast<uint8_t>(step));
             size_t bytes = frame.size() + 4;
             for (const Bytes& b : model) bytes += b.size() + 4;
-            size_t dropped = 0;
+            size_t dropped = 0, dropped_bytes = 0;
             while (bytes > 40000) {
                 bytes -= model.front().size() + 4;
+                dropped_bytes += model.front().size();
                 model.erase(model.begin());
                 ++dropped;
             }
             model.push_back(frame);
-            ASSERT_EQ(q.push(frame), dropped);
+            const SendQueue::Dropped d = q.push(frame);
+            ASSERT_EQ(d.frames, dropped);
+            ASSERT_EQ(d.bytes, dropped_bytes);
         } else if (!model.empty()) {
             Bytes out;
             q.pop_into(out);
@@ -188,9 +191,9 @@ TEST(DerpSendQueue, InterleavedUseAgainstAModel) {
 
 TEST(DerpSendQueue, AFrameThatCanNeverFitIsDropped) {
     SendQueue q(100);
-    EXPECT_EQ(q.push(filled(97, 0)), 1U);
+    EXPECT_EQ(q.push(filled(97, 0)).frames, 1U);
     EXPECT_TRUE(q.empty());
-    EXPECT_EQ(q.push(filled(96, 0)), 0U);
+    EXPECT_EQ(q.push(filled(96, 0)).frames, 0U);
 }
 
 TEST(DerpLogin, BoxesOpenOnlyForTheRightKeys) {

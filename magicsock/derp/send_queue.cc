@@ -6,18 +6,18 @@
 
 namespace mesh::derp {
 namespace {
-constexpr size_t kLenBytes = 4;
 constexpr size_t kFirstRing = 4096;
 }  // namespace
 
-size_t SendQueue::push(ByteSpan a, ByteSpan b, ByteSpan c) {
+SendQueue::Dropped SendQueue::push(ByteSpan a, ByteSpan b, ByteSpan c) {
     const size_t len = a.size() + b.size() + c.size();
     const size_t need = len + kLenBytes;
-    if (need > limit_bytes_ && keep_frames_ == 0) return 1;
-    size_t dropped = 0;
+    if (need > limit_bytes_ && keep_frames_ == 0) return {1, len};
+    Dropped dropped;
     while (used_ + need > limit_bytes_ && frames_ > 0 && frames_ >= keep_frames_) {
+        ++dropped.frames;
+        dropped.bytes += front_len();
         drop_front();
-        ++dropped;
     }
     if (used_ + need > ring_.size()) grow(used_ + need);
     uint8_t head[kLenBytes];

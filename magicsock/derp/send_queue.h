@@ -17,12 +17,18 @@ class SendQueue {
     explicit SendQueue(size_t limit_bytes, size_t keep_frames = 0)
         : limit_bytes_(limit_bytes), keep_frames_(keep_frames) {}
 
-    /// Appends one frame given in up to three parts. Returns how many old frames were dropped for it; a frame that
+    struct Dropped {
+        size_t frames = 0;
+        size_t bytes = 0;  ///< of these frames, heads included
+    };
+    /// Appends one frame given in up to three parts. Returns which old frames were dropped for it; a frame that
     /// can never fit is dropped itself and counted.
-    size_t push(ByteSpan a, ByteSpan b = {}, ByteSpan c = {});
+    Dropped push(ByteSpan a, ByteSpan b = {}, ByteSpan c = {});
     [[nodiscard]] bool empty() const { return frames_ == 0; }
     [[nodiscard]] size_t frames() const { return frames_; }
     [[nodiscard]] size_t bytes() const { return used_; }
+    /// What waits, as if it were dropped now.
+    [[nodiscard]] Dropped waiting() const { return {frames_, used_ - frames_ * kLenBytes}; }
     /// Length of the oldest frame; 0 if empty.
     [[nodiscard]] size_t front_len() const;
     /// Appends the oldest frame to `out` and removes it.
@@ -33,6 +39,7 @@ class SendQueue {
     void release_idle();
 
    private:
+    static constexpr size_t kLenBytes = 4;
     void put(ByteSpan bytes);
     void get(size_t offset, MutByteSpan out) const;
     void grow(size_t need);

@@ -19,6 +19,9 @@ constexpr size_t kControlBytes = 256U << 10;
 constexpr size_t kMeshControlBytes = 8U << 20;  // a mesh watcher gets one PeerPresent per client at once
 constexpr size_t kMinClientInfo = 56;
 
+/// Bytes that the packets of these RecvPacket frames carry.
+size_t payload(const SendQueue::Dropped& frames) { return frames.bytes - frames.frames * (kFrameHeader + kKeyLen); }
+
 }  // namespace
 
 ServerSession::ServerSession(Random& random, ServerSessionConfig config, Time now)
@@ -149,7 +152,8 @@ void ServerSession::control(FrameType type, ByteSpan a, ByteSpan b, Time now) {
     if (phase_ != Phase::kOpen) return;
     uint8_t head[kFrameHeader];
     put_frame_header(head, type, a.size() + b.size());
-    stats_.dropped_full.other += control_.push(head, a, b);
+    const SendQueue::Dropped dropped = control_.push(head, a, b);
+    stats_.dropped_full.add(false, dropped.frames, dropped.bytes);
     note_pending(now);
 }
 
@@ -170,11 +174,17 @@ bool ServerSession::deliver(const NodePublic& from, ByteSpan packet, Time now) {
         if (!packet.empty()) std::memcpy(out_.data() + at + sizeof head, packet.data(), packet.size());
         return false;
     }
-    if (looks_like_disco(packet))
-        stats_.dropped_full.disco += disco_.push(head, packet);
-    else
-        stats_.dropped_full.other += data_.push(head, packet);
+    const bool disco = looks_like_disco(packet);
+    const SendQueue::Dropped dropped = (disco ? disco_ : data_).push(head, packet);
+    stats_.dropped_full.add(disco, dropped.frames, payload(dropped));
     return !handed_out_;
+}
+
+ByKind ServerSession::waiting() const {
+    ByKind out;
+    out.add(true, disco_.frames(), payload(disco_.waiting()));
+    out.add(false, data_.frames(), payload(data_.waiting()));
+    return out;
 }
 
 void ServerSession::peer_gone(const NodePublic& key, GoneReason reason, Time now) {

@@ -51,13 +51,21 @@ struct ServerEvent {
     std::unique_ptr<const Error> error;  ///< set with kError, and only then: there are as many of these as clients
 };
 
-/// A count of packets: of those that look like disco, and of the others.
+/// A count of packets: of those that look like disco, and of the others; `…_bytes` of what they carried.
 struct ByKind {
     uint64_t disco = 0, other = 0;
+    uint64_t disco_bytes = 0, other_bytes = 0;
     [[nodiscard]] uint64_t total() const { return disco + other; }
+    void add(bool is_disco, uint64_t packets, uint64_t bytes) {
+        (is_disco ? disco : other) += packets;
+        (is_disco ? disco_bytes : other_bytes) += bytes;
+    }
+    void add(ByteSpan packet) { add(looks_like_disco(packet), 1, packet.size()); }
     ByKind& operator+=(const ByKind& more) {
         disco += more.disco;
         other += more.other;
+        disco_bytes += more.disco_bytes;
+        other_bytes += more.other_bytes;
         return *this;
     }
 };
@@ -66,6 +74,7 @@ struct ServerSessionStats {
     uint64_t rx_packets = 0, rx_bytes = 0;
     uint64_t tx_packets = 0, tx_bytes = 0;
     ByKind dropped_full;
+    ByKind dropped_gone;  ///< still waited when the connection ended; see ServerSession::waiting()
     uint64_t pings = 0, pongs = 0;  ///< of the client; a ping that comes before the pong of the last has left gets none
     uint64_t write_timeouts = 0;    ///< 1 = the client took nothing for too long
     uint64_t unknown_frames = 0;
@@ -75,6 +84,7 @@ struct ServerSessionStats {
         tx_packets += more.tx_packets;
         tx_bytes += more.tx_bytes;
         dropped_full += more.dropped_full;
+        dropped_gone += more.dropped_gone;
         pings += more.pings;
         pongs += more.pongs;
         write_timeouts += more.write_timeouts;
@@ -120,6 +130,8 @@ class ServerSession {
     [[nodiscard]] const ClientInfo& info() const { return info_; }
     [[nodiscard]] bool is_mesh_peer() const { return mesh_peer_; }
     [[nodiscard]] bool is_prober() const { return info_.is_prober; }
+    /// Packets that the client has not taken yet, as counted when the connection ends.
+    [[nodiscard]] ByKind waiting() const;
     [[nodiscard]] ServerSessionStats stats() const {
         ServerSessionStats s = stats_;
         s.unknown_frames = reader_.skipped_frames();

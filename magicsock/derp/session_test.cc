@@ -455,6 +455,11 @@ TEST(DerpSession, ServerQueuesAreBoundedInBytesAndDiscoGoesFirst) {
     EXPECT_EQ(to_bytes(p.server.writable(p.now)), before) << "what was handed out stays";
     const size_t fit = (192U << 10) / (1000 + 32 + 5 + 4);
     EXPECT_EQ(p.server.stats().dropped_full.total(), 400 - fit);
+    EXPECT_EQ(p.server.stats().dropped_full.other_bytes, 1000 * (400 - fit));
+    const ByKind waiting = p.server.waiting();
+    EXPECT_EQ(waiting.disco, 5U);
+    EXPECT_EQ(waiting.disco_bytes, 5 * disco_packet().size());
+    EXPECT_EQ(waiting.other_bytes, 1000 * fit);
     p.client.feed(p.take_server(), p.now);
     p.drain_client();
     ASSERT_EQ(p.packets.size(), 1 + 5 + fit);
