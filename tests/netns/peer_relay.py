@@ -10,16 +10,19 @@ from lab import OURS, Lab, wait_for
 
 PORT = 40000
 RULES = [{"SrcIPs": ["*"], "CapGrant": [{"Dsts": ["0.0.0.0/0", "::/0"], "CapMap": {"tailscale.com/cap/relay": [], "tailscale.com/cap/relay-target": []}}]}]
-VIA = re.compile(rf"via peer-relay\((10\.50\.3\.1:{PORT}:vni:\d+)\) in ")
+V4, V6 = f"10.50.3.1:{PORT}", f"[2001:db8:50::33]:{PORT}"
 
 
 class Sites:
-    """`clients` and `server`: folders of programs."""
+    """`clients` and `server`: folders of programs. `by_v6`: the first node reaches the relay by IPv6 only; the second has none."""
 
-    def __init__(self, name, clients=OURS, server=OURS):
+    def __init__(self, name, clients=OURS, server=OURS, by_v6=False):
         self.lab = lab = Lab(name)
         lab.home_and_office(left="hard", right="hard")
         lab.on_core("relay")
+        self.at = {"laptop": V6 if by_v6 else V4, "router": V4}
+        if by_v6:
+            self.add_v6()
         lab.derper()
         rules = lab.dir / "rules.json"
         rules.write_text(json.dumps(RULES))
@@ -42,6 +45,15 @@ class Sites:
     def __exit__(self, *what):
         self.lab.__exit__(*what)
 
+    def add_v6(self):
+        """IPv6 for the first node and the relay; its IPv4 does not get there."""
+        lab = self.lab
+        lab.add_v6()
+        lab.run("router", "ip -6 addr flush dev eth0 scope global")
+        lab.run("relay", f"ip addr add {V6[1:].split(']')[0]}/64 dev eth0 nodad")
+        lab.run("relay", "ip route add 2001:db8:1::/64 via 2001:db8:50::11")
+        lab.run("nat1", f"iptables -I FORWARD -p udp -d {V4.split(':')[0]} --dport {PORT} -j DROP")
+
     def relayed(self, node, other):
         """The relay's address as the status of `node` names it; false if it is not used."""
         peer = node.peer(other.ip())
@@ -51,16 +63,17 @@ class Sites:
         """Traffic until both sides use the relay; both must see the same endpoint."""
         run = self.a.ping_through(self.b.ip(), count=2000)
         via = wait_for("the first uses the peer relay", lambda: self.relayed(self.a, self.b), timeout)
-        assert wait_for("so does the second", lambda: self.relayed(self.b, self.a), timeout) == via
-        assert via.startswith(f"10.50.3.1:{PORT}:vni:"), via
+        other = wait_for("so does the second", lambda: self.relayed(self.b, self.a), timeout)
+        vni = via.rsplit(":", 1)[1]
+        assert [via, other] == [f"{self.at[n.space]}:vni:{vni}" for n in (self.a, self.b)]
         run.process.stop()
         return via
 
     def pings_say_so(self):
         for one, other in ((self.a, self.b), (self.b, self.a)):
             text = one.cli("ping", "-c", "1", "--until-direct=false", other.ip()).stdout
-            assert VIA.search(text), text
-        assert re.search(r"active; peer-relay 10\.50\.3\.1:\d+:vni:\d+", self.a.cli("status").stdout)
+            assert re.search(rf"via peer-relay\({re.escape(self.at[one.space])}:vni:\d+\) in ", text), text
+        assert re.search(rf"active; peer-relay {re.escape(self.at['laptop'])}:vni:\d+", self.a.cli("status").stdout)
 
     def transfer(self, megabytes=8):
         """A file by TCP through the tunnel, both ways; what arrives must be what was sent, and must have gone through the relay."""

@@ -33,3 +33,14 @@ def test_a_node_relays_for_two_behind_hard_nats_until_it_dies():
         sites.server.cli("set", "--relay-server-port=")
         wait_for("the port is closed", lambda: f":{PORT} " not in sites.lab.run("relay", "ss -lunH").stdout)
         assert "peer_relay_endpoints" not in sites.server.cli("metrics", "print").stdout
+
+
+def test_one_leg_by_ipv6_and_one_by_ipv4():
+    with Sites("relayv6", by_v6=True) as sites:
+        sites.wait_relayed()
+        sites.pings_say_so()
+        assert sites.transfer() > 2 * (8 << 20)
+        metrics = sites.server.cli("metrics", "print").stdout
+        for way in ('transport_in="udp4",transport_out="udp6"', 'transport_in="udp6",transport_out="udp4"'):
+            assert re.search(rf"^tailscaled_peer_relay_forwarded_bytes_total\{{{way}\}} [0-9]{{7}}", metrics, re.M), metrics
+        assert re.search(r'^tailscaled_outbound_bytes_total\{path="peer_relay_ipv6"\} [1-9]', sites.a.cli("metrics", "print").stdout, re.M)
