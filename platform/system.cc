@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "platform/system.h"
 
+#include <elf.h>
+#include <link.h>
 #include <malloc.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -14,6 +17,7 @@
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <span>
 
 #include "platform/fd.h"
 #include "platform/file.h"
@@ -101,6 +105,28 @@ Status forbid_core_dumps() {
 }
 
 void give_memory_back() { ::malloc_trim(0); }
+
+void let_go_of_code() {
+    const auto each = [](dl_phdr_info* object, size_t, void*) {
+        const std::span<const ElfW(Phdr)> parts(object->dlpi_phdr, object->dlpi_phnum);
+        // Code that the loader had to change is in no file.
+        for (const ElfW(Phdr)& p : parts) {
+            if (p.p_type != PT_DYNAMIC) continue;
+            for (const auto* d = reinterpret_cast<const ElfW(Dyn)*>(object->dlpi_addr + p.p_vaddr); d->d_tag != DT_NULL; ++d)
+                if (d->d_tag == DT_TEXTREL || (d->d_tag == DT_FLAGS && (d->d_un.d_val & DF_TEXTREL) != 0)) return 0;
+        }
+        const uintptr_t page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+        for (const ElfW(Phdr)& p : parts) {
+            if (p.p_type != PT_LOAD || (p.p_flags & PF_X) == 0 || (p.p_flags & PF_W) != 0) continue;
+            // Whole pages: what is at the ends may belong to another part.
+            const uintptr_t begin = (object->dlpi_addr + p.p_vaddr + page - 1) / page * page;
+            const uintptr_t end = (object->dlpi_addr + p.p_vaddr + p.p_filesz) / page * page;
+            if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+        }
+        return 0;
+    };
+    ::dl_iterate_phdr(each, nullptr);
+}
 
 void blank_argv(int argc, char** argv, int index) {
     if (index < 0 || index >= argc || argv[index] == nullptr) return;

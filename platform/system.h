@@ -30,6 +30,9 @@ struct OsInfo {
 Status forbid_core_dumps();
 /// After a burst (a large map, a crowd of clients): gives free pages of the heap back to the kernel. Some milliseconds.
 void give_memory_back();
+/// After the start: machine code of the program and its libraries leaves this process's pages. It stays in the page cache, from
+/// where what is used comes back by itself (16 pages a fault); what only logins need no longer looks as if it were in use.
+void let_go_of_code();
 /// Overwrites argv[index] in place so that `ps` no longer shows it (an auth key). In "--flag=value" only the value.
 void blank_argv(int argc, char** argv, int index);
 /// "READY=1", "STATUS=…" to systemd. Does nothing without NOTIFY_SOCKET. False if it is set but could not be told.

@@ -33,6 +33,33 @@ TEST(System, ReadsOsRelease) {
     EXPECT_EQ(os_release_value("AA=1\n", "A"), "");
 }
 
+/// KiB of machine code that are mapped into this process.
+size_t code_in_reach() {
+    std::ifstream smaps("/proc/self/smaps");
+    size_t sum = 0;
+    bool code = false;
+    for (std::string line; std::getline(smaps, line);) {
+        if (line.find(" r-xp ") != std::string::npos)
+            code = line.find('/') != std::string::npos;
+        else if (line.find("-") < line.find(' '))
+            code = false;
+        else if (code && line.starts_with("Rss:"))
+            sum += std::stoul(line.substr(4));
+    }
+    return sum;
+}
+
+TEST(System, CodeThatIsNotUsedLeavesAndComesBackWhenCalled) {
+    const auto use = [] { return os_release_value("A=b", "A"); };
+    EXPECT_EQ(use(), "b");
+    const size_t before = code_in_reach();
+    let_go_of_code();
+    const size_t after = code_in_reach();
+    EXPECT_LT(after, before);
+    EXPECT_GT(after, 0U) << "this very code";
+    EXPECT_EQ(use(), "b");
+}
+
 TEST(System, BlanksASecretArgument) {
     char program[] = "prog", key[] = "--auth-key=secret", value[] = "secret";
     char* argv[] = {program, key, value, nullptr};

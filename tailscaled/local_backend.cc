@@ -44,7 +44,10 @@ LocalBackend::LocalBackend(platform::Loop& loop, platform::Resolver& resolver, p
       map_timer_(loop, [this] { start_map(); }),
       housekeeping_(loop, [this] { housekeeping(); }),
       repair_timer_(loop, [this] { repair_router(); }),
-      heap_timer_(loop, [] { platform::give_memory_back(); }) {
+      heap_timer_(loop, [] {
+          platform::give_memory_back();
+          platform::let_go_of_code();
+      }) {
     const platform::OsInfo os = platform::read_os_info();
     hostname_ = os.hostname;
     const std::string text = "tailmesh backend log id " + profiles_.machine_key().public_key().text();
