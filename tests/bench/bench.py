@@ -8,14 +8,12 @@ import argparse
 import json
 import os
 import pathlib
-import platform
-import shlex
 import statistics
-import subprocess
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "netns"))
+from figures import machine, tell  # noqa: E402
 from lab import ORIGINAL, OURS, Failure, Lab, wait_for  # noqa: E402
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -157,41 +155,6 @@ def measure_up(lab, rounds, report, progress):
     report.append({"what": "up with an auth key", "unit": "s", "values": up})
 
 
-def ratios(values, over, under):
-    """Neighbour by neighbour; None where a quotient makes no sense."""
-    out = [a / b for a, b in zip(values[over], values[under]) if b > 0]
-    return out if len(out) == len(values[over]) else None
-
-
-def spread(quotients):
-    if not quotients:
-        return "-"
-    if len(quotients) == 1:
-        return f"{quotients[0]:.2f}"
-    return f"{statistics.median(quotients):.2f} ({min(quotients):.2f}..{max(quotients):.2f})"
-
-
-def table(report):
-    lines = [f"{'':44} {'ours':>9} {'original':>9}  {'ours/original':20} {'ours/ours':20}"]
-    for row in report:
-        v = row["values"]
-        row["ratio"], row["noise"] = ratios(v, "ours", "original"), ratios(v, "ours again", "ours")
-        lines.append(f"{row['what'] + ', ' + row['unit']:44} {statistics.median(v['ours']):9.3f} {statistics.median(v['original']):9.3f}  "
-                     f"{spread(row['ratio']):20} {spread(row['noise']):20}")
-    return "\n".join(lines)
-
-
-def machine():
-    model = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
-    memory = next(int(line.split()[1]) for line in open("/proc/meminfo") if line.startswith("MemTotal"))
-
-    def version(path):
-        return subprocess.run([path / "tailscale", "version"], capture_output=True, text=True).stdout.split("\n")[0]
-    return {"cpu": model, "cores": os.cpu_count(), "memory_gib": round(memory / (1 << 20), 1), "kernel": platform.release(),
-            "load": round(os.getloadavg()[0], 2), "ours": version(OURS), "original": version(ORIGINAL),
-            "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]])}
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each kind (default 5)")
@@ -217,19 +180,10 @@ def main():
         print(f"bench: {e}", file=sys.stderr)
         return 1
     progress("")
-    text = table(report)
-    if args.json != "-":
-        print(f"{about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB, Linux {about['kernel']}, load {about['load']}")
-        print(f"ours {about['ours']}, original {about['original']}; {about['command']}; {args.rounds} rounds of {args.seconds} s, one TCP flow, MTU 1280")
-        print("Medians; CPU is user + system time of both daemons; ratios are median (least..most) of neighbouring measurements.")
-        print("Each pair has the relay program of its own side.\n")
-        print(text)
-    if args.json:
-        document = json.dumps({"machine": about, "results": report}, indent=1)
-        if args.json == "-":
-            print(document)
-        else:
-            pathlib.Path(args.json).write_text(document + "\n")
+    tell("bench", "Throughput, processor time, memory and time of `up`",
+         [f"{args.rounds} rounds of {args.seconds} s, one TCP flow, MTU 1280; each pair has the relay program of its own side",
+          "Medians; CPU is user + system time of both daemons; ratios are median (least..most) of neighbouring measurements"],
+         about, report, args.json)
     return 0
 
 

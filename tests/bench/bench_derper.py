@@ -13,7 +13,8 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from bench import GIB, ORIGINAL, OURS, Failure, Lab, cpu_seconds, machine, memory_mib, table, wait_for  # noqa: E402
+from bench import GIB, ORIGINAL, OURS, Failure, Lab, cpu_seconds, memory_mib  # noqa: E402
+from figures import machine, tell  # noqa: E402
 
 RELAYS = {"ours": (OURS, 9001), "original": (ORIGINAL, 9002), "ours again": (OURS, 9003)}
 ADDRESS = "10.50.0.2"
@@ -106,11 +107,9 @@ def main():
         report.append({"what": f"{clients} idle clients, each", "unit": "KiB", "values": each})
         report.append({"what": f"{clients} idle clients, process", "unit": "MiB", "values": total})
         report.append({"what": f"{clients} idle clients, process's own", "unit": "MiB", "values": own})
-    print(f"{about['cpu']}, {about['cores']} cores, Linux {about['kernel']}, load {about['load']} before; {args.rounds} rounds of {args.seconds} s")
-    print("TLS 1.3, packets of 1300 bytes unless said; medians, ratios are median (least..most) of neighbouring measurements.\n")
-    print(table(report))
-    if args.json:
-        pathlib.Path(args.json).write_text(json.dumps({"machine": about, "results": report}, indent=1) + "\n")
+    tell("derper", "A relay under load",
+         [f"{args.rounds} rounds of {args.seconds} s; TLS 1.3, packets of 1300 bytes unless said",
+          "Medians; ratios are median (least..most) of neighbouring measurements"], about, report, args.json)
     return 0
 
 

@@ -14,7 +14,8 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "netns"))
-from bench import machine, memory_mib, table  # noqa: E402
+from bench import memory_mib  # noqa: E402
+from figures import machine, tell  # noqa: E402
 from lab import ORIGINAL, OURS, Failure, Lab, wait_for  # noqa: E402
 
 PROGRAMS = {"ours": OURS, "original": ORIGINAL, "ours again": OURS}
@@ -91,14 +92,7 @@ def main():
         print(f"bench: {e}", file=sys.stderr)
         return 1
     report = [{"what": what, "unit": unit, "values": values[what]} for what, unit in units.items()]
-    text = table(report)
-    if args.json != "-":
-        print(f"{about['cpu']}, {about['cores']} cores, Linux {about['kernel']}, load {about['load']}; ours {about['ours']}, original {about['original']}")
-        print(f"{args.peers} peers, {args.rounds} rounds; the first map includes the login\n")
-        print(text)
-    if args.json:
-        document = json.dumps({"machine": about, "results": report}, indent=1)
-        print(document) if args.json == "-" else pathlib.Path(args.json).write_text(document + "\n")
+    tell("peers", f"One node with {args.peers} peers", [f"{args.peers} peers, {args.rounds} rounds; the first map includes the login"], about, report, args.json)
     return 0
 
 
