@@ -102,6 +102,9 @@ TEST(Json, TimesRoundTrip) {
     ASSERT_TRUE(t);
     EXPECT_EQ(json::time_text(*t), "2026-08-01T12:34:56.789Z");
     EXPECT_EQ(json::time_text(*json::parse_time("2026-08-01T14:34:56+02:00")), "2026-08-01T12:34:56Z");
+    for (const char* text : {"1969-12-31T23:59:59.999999999Z", "1970-01-01T00:00:00.000000001Z", "1999-12-31T23:59:59Z", "2000-02-29T00:00:00.5Z",
+                             "2100-03-01T09:08:07.06Z", "1700-01-01T00:00:00Z", "2260-12-31T23:59:59Z"})
+        EXPECT_EQ(json::time_text(*json::parse_time(text)), text);
     EXPECT_FALSE(json::parse_time("yesterday"));
 }
 

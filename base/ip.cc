@@ -85,7 +85,15 @@ bool Addr::is_private() const {
 std::string Addr::str() const {
     if (!is_valid()) return "";
     char text[INET6_ADDRSTRLEN];
-    inet_ntop(is_v4() ? AF_INET : AF_INET6, bytes_.data(), text, sizeof text);
+    if (is_v4()) {
+        char* end = text;
+        for (size_t i = 0; i < 4; ++i) {
+            if (i > 0) *end++ = '.';
+            end = std::to_chars(end, text + sizeof text, bytes_[i]).ptr;
+        }
+        return {text, end};
+    }
+    inet_ntop(AF_INET6, bytes_.data(), text, sizeof text);
     return text;
 }
 
@@ -150,7 +158,7 @@ Prefix Prefix::masked() const {
     return {addr.is_v4() ? Addr::v4_bytes(b) : Addr::v6_bytes(b, false), len};
 }
 
-std::string Prefix::str() const { return is_valid() ? fmt::format("{}/{}", addr.str(), len) : ""; }
+std::string Prefix::str() const { return is_valid() ? addr.str() + "/" + fmt::format_int(unsigned{len}).c_str() : ""; }
 
 bool is_tailscale_range(const Addr& a) {
     static const Prefix v4{Addr::v4(100, 64, 0, 0), 10};

@@ -181,7 +181,7 @@ std::optional<Endpoint> Engine::client_of(const Endpoint& local) {
     return future.wait_for(kPatience) == std::future_status::ready ? future.get() : std::nullopt;
 }
 
-EngineSnapshot Engine::snapshot() {
+const EngineSnapshot& Engine::snapshot() {
     auto promise = std::make_shared<std::promise<EngineSnapshot>>();
     auto future = promise->get_future();
     thread_->to_packets([promise](PacketLoop& p) { promise->set_value(p.snapshot()); });

@@ -156,7 +156,7 @@ class Engine {
     /// ... and whose connection it is that came to a program here from `local`. Waits for the packet loop as snapshot() does.
     [[nodiscard]] std::optional<Endpoint> client_of(const Endpoint& local);
     /// Asks the packet loop and waits, 200 ms at most; then the last one known.
-    [[nodiscard]] EngineSnapshot snapshot();
+    [[nodiscard]] const EngineSnapshot& snapshot();  ///< until the next call
 
     class Thread;  ///< for the packet loop only
 

@@ -170,6 +170,8 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     void on_derp_failure(int region, const std::string& why);
     void on_derp_link(DerpLink link);
     // views
+    /// Of the packet loop; empty if there is none or it is not wanted. Until the next call.
+    [[nodiscard]] const EngineSnapshot& engine_snapshot(bool wanted = true);
     [[nodiscard]] StatusInputs inputs(const EngineSnapshot& engine);
     [[nodiscard]] std::vector<std::string> health() const;
     void publish_health();

@@ -55,9 +55,14 @@ StatusInputs LocalBackend::inputs(const EngineSnapshot& engine) {
     return in;
 }
 
+const EngineSnapshot& LocalBackend::engine_snapshot(bool wanted) {
+    static const EngineSnapshot none;
+    return wanted && engine_ ? engine_->snapshot() : none;
+}
+
 api::DaemonStatus LocalBackend::status(localapi::WithPeers peers) {
     const bool with_peers = peers == localapi::WithPeers::kYes;
-    const EngineSnapshot engine = with_peers && engine_ && applied_ ? engine_->snapshot() : EngineSnapshot{};
+    const EngineSnapshot& engine = engine_snapshot(with_peers && applied_);
     // Thousands of peers in words are megabytes for a moment.
     if (with_peers && map_ && map_->peers.size() >= kManyPeers && !heap_timer_.armed()) heap_timer_.set_after(kHeapRest);
     return build_status(inputs(engine), with_peers);
@@ -127,14 +132,14 @@ std::string LocalBackend::net_map_json() {
 }
 
 std::string LocalBackend::user_metrics() {
-    const EngineSnapshot engine = engine_ ? engine_->snapshot() : EngineSnapshot{};
+    const EngineSnapshot& engine = engine_snapshot();
     return metrics_text(inputs(engine));
 }
 
-std::string LocalBackend::drops_json() { return daemon::drops_json(engine_ ? engine_->snapshot() : EngineSnapshot{}); }
+std::string LocalBackend::drops_json() { return daemon::drops_json(engine_snapshot()); }
 
 std::string LocalBackend::paths_json(const std::optional<Addr>& peer) {
-    const EngineSnapshot engine = engine_ ? engine_->snapshot() : EngineSnapshot{};
+    const EngineSnapshot& engine = engine_snapshot();
     return daemon::paths_json(inputs(engine), peer ? peer_for(*peer).get() : nullptr, !peer);
 }
 
@@ -154,7 +159,7 @@ void LocalBackend::answer_doctors() {
 }
 
 std::string LocalBackend::doctor_report(const std::optional<Addr>& peer) {
-    const EngineSnapshot engine = engine_ && applied_ ? engine_->snapshot() : EngineSnapshot{};
+    const EngineSnapshot& engine = engine_snapshot(applied_);
     const StatusInputs status = inputs(engine);
     DoctorInputs in;
     in.status = &status;
@@ -393,7 +398,7 @@ std::string LocalBackend::port_mapping_json() {
 }
 
 std::string LocalBackend::peer_relay_sessions_json() {
-    const EngineSnapshot engine = engine_ ? engine_->snapshot() : EngineSnapshot{};
+    const EngineSnapshot& engine = engine_snapshot();
     return relay_sessions_json(engine.relay ? &*engine.relay : nullptr, profiles_.prefs().relay_server_port);
 }
 

@@ -2,8 +2,10 @@
 #include "platform/loop/loop.h"
 
 #include <fcntl.h>
+#include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <time.h>
+#include <unistd.h>
 #include <uv.h>
 
 #include <atomic>
@@ -53,7 +55,8 @@ struct Timer::State : RingLink {
 
 struct Loop::State {
     uv_loop_t loop{};
-    uv_async_t wake{};
+    uv_poll_t wake{};
+    UniqueFd wake_fd;
     uv_prepare_t before_wait{};
     uv_check_t after_wait{};
     uv_poll_t clock_jump{};
@@ -70,6 +73,12 @@ struct Loop::State {
     Time read_now() {
         if (now.is_zero()) now = read_clock();
         return now;
+    }
+
+    /// From any thread. libuv's own way has the woken thread spin until the waking one is through with its call.
+    void wake_up() const {
+        const uint64_t one = 1;
+        [[maybe_unused]] const ssize_t n = ::write(wake_fd.get(), &one, sizeof one);
     }
 
     void run_tasks() {
@@ -117,12 +126,16 @@ struct Loop::State {
 Loop::Loop() : state_(std::make_unique<State>()) {
     State* s = state_.get();
     CHECK(uv_loop_init(&s->loop) == 0);
-    CHECK(uv_async_init(&s->loop, &s->wake, [](uv_async_t* h) {
-              auto* st = static_cast<State*>(h->data);
-              st->run_tasks();
-              if (st->stop_wanted.load()) uv_stop(&st->loop);
-          }) == 0);
+    s->wake_fd = UniqueFd(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+    CHECK(s->wake_fd.valid() && uv_poll_init(&s->loop, &s->wake, s->wake_fd.get()) == 0);
     s->wake.data = s;
+    uv_poll_start(&s->wake, UV_READABLE, [](uv_poll_t* h, int, int) {
+        auto* st = static_cast<State*>(h->data);
+        uint64_t count = 0;
+        [[maybe_unused]] const ssize_t n = ::read(st->wake_fd.get(), &count, sizeof count);
+        st->run_tasks();  // after the reading: a task that comes now wakes the loop again
+        if (st->stop_wanted.load()) uv_stop(&st->loop);
+    });
     // now() is read at the first question after the loop slept and after it ran its callbacks: one turn, one time.
     uv_prepare_init(&s->loop, &s->before_wait);
     s->before_wait.data = s;
@@ -172,7 +185,7 @@ void Loop::run_once(bool wait) {
 
 void Loop::stop() {
     state_->stop_wanted.store(true);
-    uv_async_send(&state_->wake);
+    state_->wake_up();
 }
 
 Time Loop::now() const { return state_->read_now(); }
@@ -182,8 +195,9 @@ bool Loop::post(std::function<void()> task) {
         const std::lock_guard lock(state_->mutex);
         if (state_->tasks.size() >= kMaxTasks) return false;
         state_->tasks.push_back(std::move(task));
+        if (state_->tasks.size() > 1) return true;  // it has been woken for the first
     }
-    uv_async_send(&state_->wake);
+    state_->wake_up();
     return true;
 }
 

@@ -40,6 +40,18 @@ TEST(JsonText, WritesNumbersAsGoDoes) {
     EXPECT_EQ(n(1e21), "1e+21");
 }
 
+TEST(JsonText, WrittenWithIndentationIsAsIndentedAfterwards) {
+    const auto write = [](JsonText out) {
+        out.open_object().field("a", 1).key("empty").open_object().close_object().key("none").open_array().close_array();
+        out.key("deep").open_array().open_object().field("x", "y: {\"").close_object().open_array().integer(1).null().close_array().close_array();
+        out.raw_field("raw", R"({"b":[1,{"c":""}],"d":{},"e":[]})").raw_field("nothing", "").list("list", std::vector<std::string>{"1", "2"}, JsonText::Empty::kNull);
+        return out.close_object().take();
+    };
+    for (const char* indent : {"\t", "  "}) EXPECT_EQ(write(JsonText(indent)), indent_json(write(JsonText()), indent));
+    EXPECT_EQ(JsonText("\t").raw(R"({"a":[]})").take(), "{\n\t\"a\": []\n}");
+    EXPECT_EQ(JsonText("\t").text("x").take(), "\"x\"");
+}
+
 TEST(JsonText, EscapesWhatGoEscapes) {
     EXPECT_EQ(JsonText().text("a<b>&\"\\\n\x01").take(), R"("a\u003cb\u003e\u0026\"\\\n\u0001")");
     EXPECT_EQ(JsonText().text("Zürich").take(), "\"Zürich\"");
@@ -59,6 +71,7 @@ TEST(Status, ParsedAndWrittenAgainEqualsTheRecordedSample) {
     ASSERT_TRUE(s);
     EXPECT_EQ(s->peers->size(), 6U);
     EXPECT_EQ(indent_json(status_json(*s), "  "), sample);
+    EXPECT_EQ(status_json(*s, "  "), sample);
 }
 
 TEST(Status, OfManyPeersIsReadInLinearTime) {

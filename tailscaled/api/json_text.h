@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
-/// Writes JSON text directly, without a tree: a status of 10,000 peers costs its text and nothing else. Output is
-/// compact and has the exact shape of Go's encoder (which clients were tested with); indent_json() then makes the
-/// form for people. Pure.
+/// Writes JSON text directly, without a tree: a status of 10,000 peers costs its text and nothing else. Output has the
+/// exact shape of Go's encoder (which clients were tested with). Pure.
 
 #include <cstdint>
 #include <string>
@@ -17,6 +16,10 @@ namespace mesh::api {
 /// Appends to one string. The caller opens and closes objects and arrays in pairs; commas are placed by the writer.
 class JsonText {
    public:
+    JsonText() = default;  ///< compact
+    /// As indent_json() would make of it.
+    explicit JsonText(std::string_view indent) : indent_(indent) {}
+
     JsonText& open_object();
     JsonText& close_object();
     JsonText& open_array();
@@ -54,9 +57,13 @@ class JsonText {
    private:
     template <class T>
     JsonText& list_of(std::string_view name, const std::vector<T>& values, Empty empty);
-    void comma();
+    enum class At : uint8_t { kFirst, kNext, kValue };  // in a new container, behind an element, behind a key
+    void place();
+    void open(char bracket);
+    void close(char bracket);
     std::string out_;
-    bool first_ = true;
+    std::string indent_, line_;  // line_: line break and indentation due before an element; empty if there is none
+    At at_ = At::kFirst;
 };
 
 /// White space between tokens removed, everything else as it is. The inverse of indent_json().

@@ -203,8 +203,8 @@ void write_status(JsonText& out, const DaemonStatus& s) {
     out.close_object();
 }
 
-std::string status_json(const DaemonStatus& status) {
-    JsonText out;
+std::string status_json(const DaemonStatus& status, std::string_view indent) {
+    JsonText out(indent);
     write_status(out, status);
     return out.take();
 }

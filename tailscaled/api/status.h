@@ -103,9 +103,9 @@ struct DaemonStatus {
     std::optional<std::map<int64_t, UserProfile>> users;
 };
 
-/// Compact JSON; clients get indent_json(…, "\t").
+/// Compact JSON, or indented: clients get "\t".
 void write_status(JsonText& out, const DaemonStatus& status);
-[[nodiscard]] std::string status_json(const DaemonStatus& status);
+[[nodiscard]] std::string status_json(const DaemonStatus& status, std::string_view indent = "");
 /// For the CLI: takes what any daemon of this kind sends; unknown keys are ignored.
 [[nodiscard]] Result<DaemonStatus> parse_status(std::string_view json);
 

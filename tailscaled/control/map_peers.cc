@@ -69,7 +69,8 @@ Status MapSession::apply_peers(const MapFields& f, WallTime wall) {
     // An empty list means "unchanged", as if it were absent.
     bool any = false;
     // Equal nodes keep their object, also those of the poll before: comparing stays cheap and nothing is held twice.
-    const netmap::PeerTable old = published_ ? published_->peers : netmap::PeerTable{};
+    static const netmap::PeerTable none;
+    const netmap::PeerTable& old = published_ ? published_->peers : none;
     TRY(each_element(f.peers, [&](std::string_view text) -> Status {
         auto node = read_node(text);
         if (!any) {

@@ -68,7 +68,8 @@ using Handler = http1::Response (*)(const Call&);
 http1::Response get_status(const Call& c) {
     const std::string peers = c.param("peers");
     const bool all = peers.empty() || peers == "true" || peers == "1";
-    return pretty(api::status_json(c.backend().status(all ? WithPeers::kYes : WithPeers::kNo)));
+    // Written so at once: for thousands of peers this is megabytes.
+    return response(200, kJson, api::status_json(c.backend().status(all ? WithPeers::kYes : WithPeers::kNo), "\t") + "\n");
 }
 
 http1::Response get_whois(const Call& c) {
