@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "base/log.h"
@@ -376,13 +377,14 @@ class Program {
         watch_files_.set_after(kLookAtFiles);
     }
 
-    /// After a crowd has come or left, the allocator would keep what it used: a login takes several times what a client does.
+    /// After the start, and after a crowd has come or left, the allocator would keep what it used: a login takes several times what a client does.
     void give_memory_back() {
         constexpr size_t kCrowd = 200;
         const size_t now = server_->connections(), peak = server_->take_peak_connections();
-        if (std::max(peak, trimmed_at_) - std::min(now, trimmed_at_) < kCrowd) return;
+        if (std::exchange(started_, true) && std::max(peak, trimmed_at_) - std::min(now, trimmed_at_) < kCrowd) return;
         trimmed_at_ = now;
         platform::give_memory_back();
+        platform::let_go_of_code();
     }
 
     void announce() {
@@ -439,6 +441,7 @@ class Program {
     std::string stamp_, keys_stamp_;
     Time tls_loaded_;
     size_t trimmed_at_ = 0;  // connections when memory was given back last
+    bool started_ = false;    // given back once since the start
     Time leave_until_ = Time::never();
     std::vector<platform::InheritedListener> inherited_;
 
