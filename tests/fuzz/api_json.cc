@@ -32,7 +32,10 @@ void settles(const Value& value, Parse&& parse, Write&& write) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const std::string_view text = as_text({data, size});
-    if (const auto s = api::parse_status(text)) settles(*s, api::parse_status, api::status_json);
+    if (const auto s = api::parse_status(text)) {
+        settles(*s, api::parse_status, [](const api::DaemonStatus& status) { return api::status_json(status); });
+        CHECK(api::status_json(*s, "\t") == api::indent_json(api::status_json(*s), "\t"));
+    }
     if (const auto w = api::parse_whois(text)) settles(*w, api::parse_whois, api::whois_json);
     if (const auto p = api::parse_ping_result(text)) settles(*p, api::parse_ping_result, api::ping_result_json);
     if (const auto n = api::parse_notify(text)) CHECK(!n->state || *n->state <= api::State::kRunning);
