@@ -468,6 +468,18 @@ TEST(DebugText, ToleratesWhatItDoesNotKnow) {
               "Server port: 40000\nSessions count: 1\n\nVNI: 3\n"
               "  10.50.1.1:10901(d:a7866adb64281f29) --> <no handshake>(d:daa27ce49e4759af), Packets: 10 Bytes: 1268\n"
               "  <no handshake>(d:daa27ce49e4759af) --> 10.50.1.1:10901(d:a7866adb64281f29), Packets: 0 Bytes: 0\n");
+    EXPECT_EQ(paths_text(R"([{"Peer":"b","SecondsSinceSend":1,"Candidates":[)"
+                         R"({"Endpoint":"192.0.2.7:1","Source":"netmap","Pings":3,"Pongs":0,"Size":"","CarriesBytes":0,"FullBytes":1340},)"
+                         R"({"Endpoint":"192.0.2.8:1","Source":"netmap","Pings":0,"Size":"too small","CarriesBytes":1280,"FullBytes":1340},)"
+                         R"({"Endpoint":"192.0.2.9:1","Source":"netmap","Pings":0,"Size":"whole","CarriesBytes":1340,"FullBytes":1340}],)"
+                         R"("Events":[{"What":"full packets get lost","SecondsAgo":1,"Endpoint":"192.0.2.8:1","Bytes":1280}]}])", ""),
+              "b: by relay\n"
+              "  addresses:\n"
+              "    192.0.2.7:1  netmap  3 pings, 0 answered\n"
+              "    192.0.2.8:1  netmap  not tried; not used: packets of 1340 bytes get lost, 1280 bytes arrive\n"
+              "    192.0.2.9:1  netmap  not tried; carries full packets (1340 bytes)\n"
+              "  what happened:\n"
+              "    1.0 s ago  full packets get lost 192.0.2.8:1, 1280 bytes arrive\n");
     EXPECT_EQ(paths_text(paths, "c"), "c: idle\n");
     EXPECT_EQ(paths_text(paths, "zzz"), "no such peer\n");
     EXPECT_EQ(paths_text(R"([{"Peer":7,"Candidates":{},"Events":[1,{"SecondsAgo":"x"}]},[]])", "").substr(0, 2), ": ");

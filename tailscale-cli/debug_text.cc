@@ -25,6 +25,15 @@ std::string ago(double seconds) {
     return seconds < 120 ? fmt::format("{:.1f} s ago", seconds) : fmt::format("{:.0f} min ago", seconds / 60);
 }
 
+/// How long packets may be there.
+std::string size_text(const Json& c) {
+    const std::string size = word(c, "Size");
+    if (size == "whole") return fmt::format("carries full packets ({:.0f} bytes)", number(c, "CarriesBytes"));
+    if (size == "not told") return "does not tell how long packets may be";
+    if (size != "too small") return "";
+    return fmt::format("not used: packets of {:.0f} bytes get lost, {:.0f} bytes arrive", number(c, "FullBytes"), number(c, "CarriesBytes"));
+}
+
 /// The words of a candidate's row.
 std::vector<std::string> candidate_row(const Json& c) {
     const auto pings = static_cast<int64_t>(number(c, "Pings")), pongs = static_cast<int64_t>(number(c, "Pongs"));
@@ -34,6 +43,7 @@ std::vector<std::string> candidate_row(const Json& c) {
         result += fmt::format("; {:.0f} of the last {:.0f} lost", number(c, "RecentLost"), recent);
     if (pongs > 0) result += fmt::format("; {}, best {}", ms(number(c, "LatencySeconds")), ms(number(c, "BestLatencySeconds")));
     if (const double last = number(c, "SecondsSinceProbe", -1); last >= 0) result += "; last " + ago(last);
+    if (const std::string size = size_text(c); !size.empty()) result += "; " + size;
     return {"    " + word(c, "Endpoint"), word(c, "Source"), result};
 }
 
@@ -104,6 +114,7 @@ std::string path_event_text(const Json& e) {
     std::string out = word(e, "What");
     if (const std::string ep = word(e, "Endpoint"); !ep.empty()) out += " " + ep;
     if (const double latency = number(e, "LatencySeconds"); latency > 0) out += ", " + ms(latency);
+    if (const double bytes = number(e, "Bytes"); bytes > 0) out += fmt::format(", {:.0f} bytes arrive", bytes);
     return out;
 }
 

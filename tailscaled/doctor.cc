@@ -275,6 +275,13 @@ Tried what_was_tried(const magicsock::PeerPathStatus& path, Time now) {
     return t;
 }
 
+/// Where the peer answers, but only small packets get there; null if nowhere.
+const magicsock::CandidateStatus* too_small_path(const magicsock::PeerPathStatus& path, Time now) {
+    for (const auto& c : path.candidates)
+        if (c.size == magicsock::PathSize::Verdict::kTooSmall && now - c.last_pong < kHeardLately) return &c;
+    return nullptr;
+}
+
 Finding why_not_direct(const DoctorInputs& in, const Node& node, const magicsock::PeerPathStatus& path) {
     const std::string name(node.host_label());
     const NatFacts own = own_nat(in);
@@ -285,6 +292,13 @@ Finding why_not_direct(const DoctorInputs& in, const Node& node, const magicsock
 
     if (node.wireguard_only || node.disco_key.is_zero())
         return {Level::kNote, "no-disco", fmt::format("{} does not speak the protocol by which direct paths are found.", name), ""};
+    if (const auto* c = too_small_path(path, in.status->now))
+        return {Level::kProblem, "path-mtu",
+                fmt::format("{} answers directly at {}, but on the way there packets of full size ({} bytes) get lost without a word; {} bytes arrive. So that "
+                            "downloads do not hang, nothing but pings takes that path.",
+                            name, c->ep.str(), c->full, c->carries),
+                "Some link on the way is narrower than it says (PPPoE, another VPN, mobile network). Set its MTU right in the routers of both sides, and let ICMP "
+                "'fragmentation needed' and ICMPv6 'packet too big' through their firewalls. It is tried again by itself, and at once when tailscaled starts."};
     if (own.udp == false)
         return {Level::kProblem, "no-direct-udp-blocked-here", "No direct path, because UDP does not get out of this network (see above).", "Allow UDP here."};
     if (theirs.udp == false)

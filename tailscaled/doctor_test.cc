@@ -264,6 +264,23 @@ TEST(Doctor, PingsThatArriveButGetNoAnswerBack) {
     EXPECT_EQ(w.why().code, "firewall-one-way");
 }
 
+TEST(Doctor, APathThatLosesFullPacketsIsNamedWithItsSize) {
+    World w;
+    w.add_candidate("203.0.113.99:41641", 20, 12);
+    auto& c = w.paths.path.candidates.back();
+    c.size = magicsock::PathSize::Verdict::kTooSmall;
+    c.full = 1340;
+    c.carries = 1280;
+    c.last_pong = kNow - seconds(2);
+    const Finding f = w.why();
+    EXPECT_EQ(f.code, "path-mtu");
+    EXPECT_NE(f.text.find("203.0.113.99:41641"), std::string::npos) << f.text;
+    EXPECT_NE(f.text.find("full size (1340 bytes) get lost without a word; 1280 bytes arrive"), std::string::npos) << f.text;
+    EXPECT_FALSE(f.advice.empty());
+    c.last_pong = kNow - minutes(5);
+    EXPECT_NE(w.why().code, "path-mtu") << "it does not answer any more";
+}
+
 TEST(Doctor, TwoNetworksBehindOneAddress) {
     World w;
     w.add_candidate("203.0.113.7:50000", 6, 0);

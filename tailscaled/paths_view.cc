@@ -6,6 +6,17 @@
 namespace mesh::daemon {
 namespace {
 
+const char* size_name(magicsock::PathSize::Verdict v) {
+    using Verdict = magicsock::PathSize::Verdict;
+    switch (v) {
+        case Verdict::kWhole: return "whole";
+        case Verdict::kTooSmall: return "too small";
+        case Verdict::kUntold: return "not told";
+        case Verdict::kUnknown: break;
+    }
+    return "";
+}
+
 void write_paths(api::JsonText& out, const StatusInputs& in, const PeerSnapshot& peer) {
     const auto ago = [&](Time t) { return t.is_zero() ? -1.0 : (in.now - t).seconds(); };
     const magicsock::PeerPathStatus& p = peer.path;
@@ -28,7 +39,9 @@ void write_paths(api::JsonText& out, const StatusInputs& in, const PeerSnapshot&
         out.key("SecondsSinceProbe").number(ago(c.last_probe));
         out.key("SecondsSincePong").number(ago(c.last_pong));
         out.key("LatencySeconds").number(c.latency.seconds());
-        out.key("BestLatencySeconds").number(c.best_latency.seconds()).close_object();
+        out.key("BestLatencySeconds").number(c.best_latency.seconds());
+        out.field("Size", size_name(c.size)).field("CarriesBytes", static_cast<int64_t>(c.carries));
+        out.field("FullBytes", static_cast<int64_t>(c.full)).close_object();
     }
     out.close_array().key("PeerRelays").open_array();
     for (const auto& v : p.via) {
@@ -43,6 +56,7 @@ void write_paths(api::JsonText& out, const StatusInputs& in, const PeerSnapshot&
         out.key("SecondsAgo").number(ago(e.at)).field("When", in.wall + (e.at - in.now));
         if (e.ep.is_valid()) out.field("Endpoint", e.ep.str());
         if (e.latency.ns > 0) out.key("LatencySeconds").number(e.latency.seconds());
+        if (e.size > 0) out.field("Bytes", static_cast<int64_t>(e.size));
         out.close_object();
     }
     out.close_array();

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "magicsock/portmap/natpmp.h"
 #include "platform/net/source_address.h"
 
 namespace mesh::daemon {
@@ -31,6 +32,7 @@ void PortMapping::set(const Addr& gateway, uint16_t local_port, bool upnp) {
     mapper_.release(loop_.now());
     settle();  // by the old socket
     if (moved) open_socket(self);
+    hear_announcements();
     if (socket_) mapper_.set({gateway, self, upnp}, local_port, loop_.now());
     settle();
 }
@@ -49,6 +51,27 @@ void PortMapping::open_socket(const Addr& self) {
     }
     socket_ = std::move(*socket);
     socket_->attach(loop_, *this);
+}
+
+// Without it a router that starts anew is noticed after some minutes.
+void PortMapping::hear_announcements() {
+    if (!socket_ || port_ == 0) return announcements_.socket.reset();
+    if (announcements_.socket) return;
+    platform::UdpSocket::Options options;
+    options.bind_addr = Addr::v4(224, 0, 0, 1);  // every host is in this group; nothing else arrives here
+    options.port = portmap::kAnnouncePort;
+    options.exact_port = options.shared = true;
+    options.protect = platform::Protect::kNo;  // nothing is sent
+    options.bulk = false;
+    auto socket = platform::UdpSocket::open(options);
+    if (!socket) return log::debug(1, "portmap: announcements of routers are not heard: {}", socket.error().message());
+    announcements_.socket = std::move(*socket);
+    announcements_.socket->attach(loop_, announcements_);
+}
+
+void PortMapping::Announcements::on_datagrams(std::span<UdpReceive> batch) {
+    for (const UdpReceive& r : batch) owner.mapper_.handle_announcement(r.bytes, r.from, owner.loop_.now());
+    owner.settle();
 }
 
 void PortMapping::look_again() {

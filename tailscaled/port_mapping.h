@@ -17,6 +17,15 @@
 namespace mesh::daemon {
 
 class PortMapping final : private platform::UdpSocket::Listener {
+    /// Gateways that say to everybody that they have started.
+    struct Announcements final : platform::UdpSocket::Listener {
+        explicit Announcements(PortMapping& mapping) : owner(mapping) {}
+        void on_datagrams(std::span<UdpReceive> batch) override;
+        void on_send_error(const Endpoint&, int) override {}
+        PortMapping& owner;
+        std::unique_ptr<platform::UdpSocket> socket;
+    };
+
    public:
     struct State {
         std::optional<Endpoint> endpoint;         ///< forwarded to us by the router
@@ -43,6 +52,7 @@ class PortMapping final : private platform::UdpSocket::Listener {
 
    private:
     void open_socket(const Addr& self);
+    void hear_announcements();
     void settle();
     void on_datagrams(std::span<UdpReceive> batch) override;
     void on_send_error(const Endpoint&, int) override {}
@@ -57,6 +67,7 @@ class PortMapping final : private platform::UdpSocket::Listener {
     State state_;
     std::map<uint64_t, std::unique_ptr<platform::HttpClient::Call>> calls_;
     std::unique_ptr<platform::UdpSocket> socket_;
+    Announcements announcements_{*this};
     platform::Timer timer_;
 };
 

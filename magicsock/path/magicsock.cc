@@ -158,6 +158,7 @@ void Magicsock::set_disco(Peer& p, const DiscoPublic& disco, Time now) {
 PeerPaths& Magicsock::paths_of(Peer& p, Time now) {
     if (!p.paths) {
         p.paths = std::make_unique<PeerPaths>(random_, now);
+        p.paths->set_full_datagram(full_datagram_);
         active_.insert(p.id);
         set_candidates(p, now);
         rearm(p);
@@ -231,13 +232,20 @@ Path Magicsock::path_now(const Peer& p, Time now) const {
     if (p.config.wireguard_only) return {.udp = p.fixed, .derp_region = 0, .udp_trusted = now < p.fixed_until};
     if (!p.paths) return {.udp = {}, .derp_region = derp_region_of(p), .udp_trusted = false};
     if (p.paths->trusted(now)) return {.udp = p.paths->best(), .derp_region = 0, .udp_trusted = true};
+    const int region = derp_region_of(p);
+    Path both{.udp = p.paths->best(), .derp_region = region, .udp_trusted = false};
+    bool too_small = p.paths->too_small(both.udp);
     if (p.via) {
         const ViaPaths::Leg leg = p.via->best();
         if (p.via->trusted(now)) return {.udp = leg.addr, .derp_region = 0, .udp_trusted = true, .vni = leg.vni};
-        if (!p.paths->best().is_valid() && leg.vni != 0)
-            return {.udp = leg.addr, .derp_region = derp_region_of(p), .udp_trusted = false, .vni = leg.vni};
+        if (!both.udp.is_valid() && leg.vni != 0) {
+            both.udp = leg.addr;
+            both.vni = leg.vni;
+            too_small = p.via->too_small(leg.addr);
+        }
     }
-    return {.udp = p.paths->best(), .derp_region = derp_region_of(p), .udp_trusted = false};
+    if (too_small && connected_.contains(region)) return {.udp = {}, .derp_region = region};
+    return both;
 }
 
 // No disco there to prove anything: stay where something came from, else try the addresses in turn.
@@ -378,6 +386,7 @@ void Magicsock::derp_heard(int region, Time now) { netcheck_.heard_derp(region, 
 void Magicsock::udp_send_failed(const Endpoint& to, int err, Time now) {
     const bool unreachable = err == EHOSTUNREACH || err == ENETUNREACH || err == ENETDOWN || err == EADDRNOTAVAIL ||
                              err == EAFNOSUPPORT || err == EINVAL || err == ECONNREFUSED;
+    if (err == EMSGSIZE) return too_long(to, now);
     if (!unreachable) return;  // full queue, firewall rule of the moment
     netcheck_.send_failed(to, now);
     pump_netcheck(now);
@@ -395,6 +404,15 @@ void Magicsock::udp_send_failed(const Endpoint& to, int err, Time now) {
     if (p == nullptr || !p->paths) return;
     Todo todo;
     p->paths->send_failed(to, now, todo);
+    carry_out(*p, todo, now);
+}
+
+void Magicsock::too_long(const Endpoint& to, Time now) {
+    const auto it = by_endpoint_.find(to);
+    Peer* p = it == by_endpoint_.end() ? nullptr : find(it->second);
+    if (p == nullptr || !p->paths) return;
+    Todo todo;
+    p->paths->too_long(to, now, todo);
     carry_out(*p, todo, now);
 }
 

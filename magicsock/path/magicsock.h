@@ -109,6 +109,10 @@ class Magicsock {
     /// Addresses of the tailnet besides the well-known ranges: never probed.
     void set_tunnel_prefixes(std::vector<Prefix> prefixes) { tunnel_prefixes_ = std::move(prefixes); }
 
+    /// Length of the datagram around a full packet of the tunnel; paths that lose those carry no data if there are others. 0,
+    /// as in the beginning: not looked at.
+    void set_full_datagram(size_t bytes) { full_datagram_ = bytes; }
+
     /// Whether paths through UDP relays are looked for and taken part in, and whether our own relay may be one of them.
     void set_relay_client(bool allowed, bool own_server);
 
@@ -149,7 +153,8 @@ class Magicsock {
     void derp_peer_gone(int region, const NodePublic& peer, int reason, Time now);
     /// Any frame of that relay, also keepalives: it is alive. receive_derp() implies it.
     void derp_heard(int region, Time now);
-    /// A send to that endpoint failed with this errno. Unreachable destinations lose their path at once.
+    /// A send to that endpoint failed with this errno. Unreachable destinations lose their path at once; where a datagram was too
+    /// long, it is asked what fits.
     void udp_send_failed(const Endpoint& to, int err, Time now);
     void set_resolved(const std::string& host, const std::vector<Addr>& addrs, Time now);
     void https_latency(int region, Duration latency, Addr::Family family, Time now);
@@ -218,6 +223,7 @@ class Magicsock {
     Path wireguard_only_path(Peer& p, Time now);
     void learn_source(Peer& p, const Endpoint& from);
     void unlearn_sources(Peer& p);
+    void too_long(const Endpoint& to, Time now);
 
     Kind receive_other(MutByteSpan datagram, const Endpoint& from, Time now);
     Kind receive_geneve(ByteSpan datagram, const Endpoint& from, Time now);
@@ -268,6 +274,7 @@ class Magicsock {
     DiscoPrivate disco_private_;
     DiscoPublic disco_public_;
     std::vector<Prefix> tunnel_prefixes_;
+    size_t full_datagram_ = 0;
 
     std::vector<std::unique_ptr<Peer>> peers_;  // index: PeerId
     std::unordered_map<NodePublic, PeerId> by_node_;

@@ -148,7 +148,7 @@ void Magicsock::handle_ping(Peer& p, const disco::Ping& m, const Source& source,
     Todo todo;
     learn_source(p, source.udp);
     // The pong leaves first: it is what the peer waits for, and it opens our NAT for what follows.
-    if (paths_of(p, now).heard_ping(source.udp, m.tx, now, todo))
+    if (paths_of(p, now).heard_ping(source.udp, m.tx, m.padding, now, todo))
         if (send_disco(p, pong, source)) ++counters_.pongs_out;
     carry_out(p, todo, now);
 }
@@ -170,6 +170,9 @@ void Magicsock::handle_pong(Peer& p, const disco::Pong& m, const Source& source,
                 if (target) result.vni = p.via->vni_of(*target);
             }
             if (!target) continue;
+            // Nothing but pings goes there: the answer by the relay says how the peer is reached.
+            const bool by_relay_too = std::any_of(c.sent.begin(), c.sent.end(), [](const CliPing::Sent& s) { return s.by_derp; });
+            if (result.vni == 0 && by_relay_too && p.paths->too_small(*target)) continue;
             result.udp = *target;
         }
         finish_ping(i, std::move(result));

@@ -26,7 +26,9 @@ void Magicsock::set_relay_client(bool allowed, bool own_server) {
 ViaPaths* Magicsock::via_of(Peer& p, Time now) {
     if (!relay_client_ || !speaks_disco(p)) return nullptr;
     static_cast<void>(paths_of(p, now));
-    if (!p.via) p.via = std::make_unique<ViaPaths>(random_, disco_public_, p.config.disco, now);
+    if (p.via) return p.via.get();
+    p.via = std::make_unique<ViaPaths>(random_, disco_public_, p.config.disco, now);
+    if (full_datagram_ > 0) p.via->set_full_datagram(full_datagram_ + relay::kGeneveLen);
     return p.via.get();
 }
 
@@ -218,7 +220,7 @@ void Magicsock::take_allocation(const NodePublic& server, const disco::AllocateR
 void Magicsock::handle_via_ping(Peer& p, const disco::Ping& m, const Source& source, Time now) {
     const disco::Pong pong{.tx = m.tx, .source = source.udp};
     ViaTodo todo;
-    if (usable(source.udp) && (!p.via || p.via->heard_ping({source.udp, source.vni}, m.tx, now, todo)))
+    if (usable(source.udp) && (!p.via || p.via->heard_ping({source.udp, source.vni}, m.tx, m.padding, now, todo)))
         if (send_disco(p, pong, source)) ++counters_.pongs_out;
     if (p.via) carry_out_via(p, todo, now);
 }

@@ -73,6 +73,11 @@ void PeerPaths::set_netmap(std::span<const Endpoint> endpoints, Time now, Todo& 
 
 // ---- sending pings
 
+size_t PeerPaths::room(Time now) const {
+    const size_t in_window = now - window_ >= seconds(1) ? 0 : window_pings_;
+    return std::min(kMaxPingsPerSecond - in_window, kMaxOutstanding - outstanding_.size());
+}
+
 bool PeerPaths::take_token(Time now) {
     if (window_.is_zero() || now - window_ >= seconds(1)) {
         window_ = now;
@@ -87,7 +92,7 @@ bool PeerPaths::probe(Candidate& c, Time now, Todo& todo, size_t size) {
     if (outstanding_.size() >= kMaxOutstanding || !take_token(now)) return false;
     Todo::Probe p{.to = c.ep, .size = size};
     random_.fill(p.tx);
-    outstanding_.push_back({p.tx, c.ep, now});
+    outstanding_.push_back({p.tx, c.ep, now, size});
     todo.probes.push_back(p);
     c.last_probe = now;
     ++c.pings;
@@ -214,8 +219,9 @@ void PeerPaths::note_answer(Time now) {
 
 // ---- disco
 
-bool PeerPaths::heard_ping(const Endpoint& from, const disco::TxId& tx, Time now, Todo& todo) {
+bool PeerPaths::heard_ping(const Endpoint& from, const disco::TxId& tx, size_t padding, Time now, Todo& todo) {
     last_heard_ = last_disco_ = now;
+    if (padding > 0) peer_measures_ = true;
     Candidate* c = add(from);
     if (c == nullptr) return true;  // answered, not remembered
     const bool repeated = !c->learnt.is_zero() && c->last_tx == tx;
@@ -223,12 +229,13 @@ bool PeerPaths::heard_ping(const Endpoint& from, const disco::TxId& tx, Time now
     c->learnt = now;
     if (repeated) return false;
     note(PathEvent::Kind::kPingReceived, now, from);
-    if (trusted(now)) return true;
+    const bool answer = peer_measures_ || !c->size.mute(now);
+    if (trusted(now)) return answer;
     if (c->last_ping_back.is_zero() || now - c->last_ping_back >= kPingBackInterval) {
         if (probe(*c, now, todo)) c->last_ping_back = now;
     }
     ask_call_me_maybe(now, todo);
-    return true;
+    return answer;
 }
 
 std::optional<Endpoint> PeerPaths::target_of(const disco::TxId& tx) const {
@@ -248,24 +255,43 @@ std::optional<Duration> PeerPaths::heard_pong(const disco::TxId& tx, Time now, T
     Candidate* c = find(o.to);
     if (c == nullptr) return latency;  // pruned meanwhile
     c->last_pong = now;
-    c->latency = latency;
     ++c->pongs;
     c->outcome(false);
+    // A long ping takes longer on a slow line.
+    if (o.size == 0 || c->latency.ns == 0) c->latency = latency;
     if (c->best_latency.ns == 0 || latency < c->best_latency) c->best_latency = latency;
     if (!c->learnt.is_zero()) c->learnt = now;
     note(PathEvent::Kind::kPong, now, o.to, latency);
-
-    const ScoredAddr answered{.ep = o.to, .latency = latency};
-    if (o.to == best_.ep) {
-        best_.latency = latency;
-        const bool regained = !trusted(now);
-        trust_until_ = now + kTrustAfterPong;
-        note_answer(now);
-        if (regained) set_best(answered, now, todo);
-    } else if (!trusted(now) || withdrawn_ || better_addr(answered, best_)) {
-        set_best(answered, now, todo);
-    }
+    if (full_datagram_ > 0) measure(*c, o.size, now, todo);
+    if (full_datagram_ == 0 || c->size.good())
+        choose(*c, now, todo);
+    else
+        keep_for_want_of_better(*c, todo);
     return latency;
+}
+
+bool PeerPaths::would_be_chosen(const Candidate& c, Time now) const {
+    return !trusted(now) || withdrawn_ || c.ep == best_.ep || better_addr({.ep = c.ep, .latency = c.latency}, best_);
+}
+
+// It answered, and carries all.
+void PeerPaths::choose(const Candidate& c, Time now, Todo& todo) {
+    if (!would_be_chosen(c, now)) return;
+    if (c.ep != best_.ep || !trusted(now)) return set_best({.ep = c.ep, .latency = c.latency}, now, todo);
+    best_.latency = c.latency;
+    trust_until_ = now + kTrustAfterPong;
+    note_answer(now);
+}
+
+// It answered, and does not carry all, or that is not known yet: data goes there beside the relay.
+void PeerPaths::keep_for_want_of_better(const Candidate& c, Todo& todo) {
+    if (c.ep == best_.ep) best_.latency = c.latency;
+    const bool worse = best_.ep.is_valid() && (!too_small(best_.ep) || c.size.too_small());
+    if (worse || c.ep == best_.ep) return;
+    best_ = {.ep = c.ep, .latency = c.latency};
+    withdrawn_ = false;
+    trust_until_ = {};
+    todo.path_changed = true;
 }
 
 void PeerPaths::set_best(const ScoredAddr& a, Time now, Todo& todo) {
@@ -353,6 +379,7 @@ void PeerPaths::send_failed(const Endpoint& to, Time now, Todo& todo) {
     if (Candidate* c = find(to)) {
         c->last_pong = {};
         c->latency = {};
+        c->size.stop();
         c->outcome(true);
     }
     if (to == best_.ep) lose_best(PathEvent::Kind::kBestLost, now, todo);
@@ -397,6 +424,7 @@ void PeerPaths::reset(Time now, Todo& todo) {
         c.last_pong = {};
         c.latency = {};
         c.last_ping_back = {};
+        c.size = {};
     }
     last_call_me_maybe_ = last_burst_ = next_round_ = {};
     if (had) todo.path_changed = true;
@@ -418,6 +446,7 @@ Time PeerPaths::next_timeout() const {
     if (!outstanding_.empty()) t = min(t, outstanding_.front().sent + kPingTimeout);
     if (burst_step_ < kBurst.size()) t = min(t, last_burst_ + kBurst[burst_step_]);
     t = min(t, backlog_at_);
+    for (const Candidate& c : candidates_) t = min(t, c.size.next_timeout());
     if (!unanswered_since_.is_zero()) t = min(t, min(next_silence_probe_, unanswered_since_ + kSilenceLeave));
     if (trust_told_) t = min(t, trust_until_);
     return t;
@@ -435,6 +464,7 @@ void PeerPaths::handle_timeout(Time now, Todo& todo) {
     if (now >= heartbeat_at_) heartbeat(now, todo);
     run_burst(now, todo);
     if (now >= backlog_at_) probe_due(now, todo);
+    ask_sizes(now, todo);
     // Nobody uses the path: its slow end is no news, and news would wake up those who hear it.
     if (!active(now)) todo.path_changed = todo.check_network = false;
 }
@@ -443,10 +473,11 @@ void PeerPaths::expire_outstanding(Time now, Todo& todo) {
     bool best_missed = false;
     size_t n = 0;
     while (n < outstanding_.size() && now - outstanding_[n].sent >= kPingTimeout) {
-        best_missed = best_missed || outstanding_[n].to == best_.ep;
-        Candidate* c = find(outstanding_[n].to);
-        if (c != nullptr && c->outcome(true)) note(PathEvent::Kind::kNoAnswer, now, c->ep);
-        ++n;
+        const Outstanding& o = outstanding_[n++];
+        Candidate* c = find(o.to);
+        if (c == nullptr || o.size > 0) continue;  // a lost long one says something else, see path_size.h
+        best_missed = best_missed || (o.to == best_.ep && c->last_pong < o.sent);
+        if (c->outcome(true)) note(PathEvent::Kind::kNoAnswer, now, c->ep);
     }
     outstanding_.erase(outstanding_.begin(), outstanding_.begin() + static_cast<std::ptrdiff_t>(n));
     if (best_missed && best_.ep.is_valid() && !trusted(now)) lose_best(PathEvent::Kind::kBestLost, now, todo);
@@ -493,8 +524,8 @@ void PeerPaths::heartbeat(Time now, Todo& todo) {
 
 // ---- telling
 
-void PeerPaths::note(PathEvent::Kind kind, Time now, const Endpoint& e, Duration latency) {
-    const PathEvent event{.at = now, .kind = kind, .ep = e, .latency = latency};
+void PeerPaths::note(PathEvent::Kind kind, Time now, const Endpoint& e, Duration latency, size_t size) {
+    const PathEvent event{.at = now, .kind = kind, .ep = e, .latency = latency, .size = size};
     if (events_.size() < kMaxPathEvents) {
         events_.push_back(event);
         return;
@@ -521,7 +552,10 @@ void PeerPaths::fill(PeerPathStatus& status, Time now) const {
                                      .pings = c.pings,
                                      .pongs = c.pongs,
                                      .recent = c.outcomes,
-                                     .recent_lost = static_cast<unsigned>(std::popcount(c.lost_bits))});
+                                     .recent_lost = static_cast<unsigned>(std::popcount(c.lost_bits)),
+                                     .size = c.size.verdict(),
+                                     .carries = c.size.carries(),
+                                     .full = full_datagram_ > 0 ? full_size(c.ep) : 0});
     for (size_t i = 0; i < events_.size(); ++i) status.events.push_back(events_[(event_next_ + i) % events_.size()]);
 }
 

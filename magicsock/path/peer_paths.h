@@ -5,9 +5,9 @@
 ///
 /// The rules:
 ///
-///  1. Trust. A pong makes the address it was asked at a proven one. The best proven address (score.h) is trusted for
-///     6.5 s after its last pong, and only a trusted path carries data alone. While there is none, data goes by the relay,
-///     and by the best address too if one is left.
+///  1. Trust. A pong makes the address it was asked at a proven one, once it carries full packets, too (path_size.h). The best
+///     proven address (score.h) is trusted for 6.5 s after its last pong, and only a trusted path carries data alone. While
+///     there is none, data goes by the relay, and by the best address that answers too; one that loses full packets comes after all others.
 ///  2. Discovery starts on send. A send without trust pings every candidate that was not pinged within 5 s and asks for a
 ///     CallMeMaybe, so that the peer pings too and both NATs open. The first round of a fresh start is repeated to all
 ///     candidates after 0.5, 1 and 2 s, because the first pings die at a NAT that is not open yet, or at a peer that does
@@ -37,6 +37,7 @@
 #include "base/random.h"
 #include "base/time.h"
 #include "magicsock/disco/disco.h"
+#include "magicsock/path/path_size.h"
 #include "magicsock/path/score.h"
 #include "magicsock/path/types.h"
 
@@ -82,6 +83,9 @@ class PeerPaths {
    public:
     PeerPaths(Random& random, Time now) : random_(random), created_(now) {}
 
+    /// Length of the datagram around a full packet of the tunnel. 0, as in the beginning: any path will do.
+    void set_full_datagram(size_t bytes) { full_datagram_ = bytes; }
+
     /// The addresses of the network map, already filtered; replaces the earlier list.
     void set_netmap(std::span<const Endpoint> endpoints, Time now, Todo& todo);
 
@@ -89,14 +93,16 @@ class PeerPaths {
     [[nodiscard]] bool trusted(Time now) const { return best_.ep.is_valid() && now < trust_until_; }
     /// Best proven address, trusted or not; invalid if none.
     [[nodiscard]] const Endpoint& best() const { return best_.ep; }
+    /// It answers there, but full packets get lost. Never true of a trusted one.
+    [[nodiscard]] bool too_small(const Endpoint& e) const;
     /// A datagram goes to the peer now. Returns true if the deadline may have moved.
     bool note_sent(Time now, Todo& todo);
     /// Authenticated data came from this endpoint; an invalid one stands for a relay. Returns as note_sent does.
     bool note_received(const Endpoint& from, Time now);
 
     // ---- disco
-    /// A valid ping came from there. False: a repetition, not to be answered again.
-    bool heard_ping(const Endpoint& from, const disco::TxId& tx, Time now, Todo& todo);
+    /// A valid ping came from there, with so much padding. False: it is not to be answered (a repetition, or see path_size.h).
+    bool heard_ping(const Endpoint& from, const disco::TxId& tx, size_t padding, Time now, Todo& todo);
     /// The round trip, if the pong answers a ping of ours.
     std::optional<Duration> heard_pong(const disco::TxId& tx, Time now, Todo& todo);
     /// Where the ping with this id went, if it is outstanding.
@@ -114,6 +120,8 @@ class PeerPaths {
     /// Pings for `tailscale ping`: the trusted path alone, else all candidates.
     void cli_probe(size_t size, Time now, Todo& todo);
     void send_failed(const Endpoint& to, Time now, Todo& todo);
+    /// EMSGSIZE.
+    void too_long(const Endpoint& to, Time now, Todo& todo);
     /// The peer has a new disco key: paths stay, but are proven again soon.
     void peer_restarted(Time now, Todo& todo);
     /// Our own network changed: all proofs are void, candidates stay.
@@ -142,6 +150,7 @@ class PeerPaths {
         uint16_t lost_bits = 0;  // of the last `outcomes` pings, newest in bit 0; 1: no answer
         uint8_t outcomes = 0;
         disco::TxId last_tx{};  // of the last ping received from there
+        PathSize size{};
 
         // True if the first of a row of lost ones.
         bool outcome(bool lost);
@@ -150,12 +159,15 @@ class PeerPaths {
         disco::TxId tx;
         Endpoint to;
         Time sent;
+        size_t size;
     };
     enum class Ask : uint8_t { kNo, kCallMeMaybe };
 
     Candidate* find(const Endpoint& e);
     Candidate* add(const Endpoint& e);
     void prune(Time now);
+    /// Pings that rule 7 allows now.
+    [[nodiscard]] size_t room(Time now) const;
     bool take_token(Time now);
     bool probe(Candidate& c, Time now, Todo& todo, size_t size = 0);
     void probe_due(Time now, Todo& todo);
@@ -165,6 +177,13 @@ class PeerPaths {
     void force_all();
     void ask_call_me_maybe(Time now, Todo& todo);
     [[nodiscard]] bool round_wanted(Time now) const;
+    [[nodiscard]] size_t full_size(const Endpoint& e) const;
+    void measure(Candidate& c, size_t answered, Time now, Todo& todo);
+    void ask_sizes(Time now, Todo& todo);
+    void conclude_size(Candidate& c, Time now, Todo& todo);
+    [[nodiscard]] bool would_be_chosen(const Candidate& c, Time now) const;
+    void choose(const Candidate& c, Time now, Todo& todo);
+    void keep_for_want_of_better(const Candidate& c, Todo& todo);
     void set_best(const ScoredAddr& a, Time now, Todo& todo);
     void lose_best(PathEvent::Kind why, Time now, Todo& todo);
     void note_unanswered(Time now);
@@ -174,7 +193,7 @@ class PeerPaths {
     void leave(Time now, Todo& todo);
     void heartbeat(Time now, Todo& todo);
     void expire_outstanding(Time now, Todo& todo);
-    void note(PathEvent::Kind kind, Time now, const Endpoint& e = {}, Duration latency = {});
+    void note(PathEvent::Kind kind, Time now, const Endpoint& e = {}, Duration latency = {}, size_t size = 0);
 
     Random& random_;
     Time created_;
@@ -183,6 +202,8 @@ class PeerPaths {
     std::vector<PathEvent> events_;         // ring, see event_next_
     size_t event_next_ = 0;
 
+    size_t full_datagram_ = 0;
+    bool peer_measures_ = false;  // it sent a ping with padding
     ScoredAddr best_;
     bool withdrawn_ = false;    // the peer lists it no longer
     Time trust_until_;

@@ -181,17 +181,17 @@ TEST(PeerPaths, ABetterAddressTakesOverAndAWorseOneDoesNot) {
 
 TEST(PeerPaths, APingIsAnsweredByAPingBackWhileThereIsNoTrust) {
     Bench b;
-    EXPECT_TRUE(b.paths.heard_ping(ep(7), tx(1), b.now, b.todo));
+    EXPECT_TRUE(b.paths.heard_ping(ep(7), tx(1), 0, b.now, b.todo));
     b.drain();
     ASSERT_EQ(b.pings.size(), 1U);
     EXPECT_EQ(b.pings[0].second.to, ep(7));
     EXPECT_EQ(b.calls.size(), 1U);
-    EXPECT_FALSE(b.paths.heard_ping(ep(7), tx(1), b.now, b.todo)) << "a repetition is not answered";
-    EXPECT_TRUE(b.paths.heard_ping(ep(7), tx(2), b.now + milliseconds(300), b.todo));
+    EXPECT_FALSE(b.paths.heard_ping(ep(7), tx(1), 0, b.now, b.todo)) << "a repetition is not answered";
+    EXPECT_TRUE(b.paths.heard_ping(ep(7), tx(2), 0, b.now + milliseconds(300), b.todo));
     b.drain();
     EXPECT_EQ(b.pings.size(), 1U) << "once a second and source";
     b.now = b.now + seconds(1);
-    b.paths.heard_ping(ep(7), tx(3), b.now, b.todo);
+    b.paths.heard_ping(ep(7), tx(3), 0, b.now, b.todo);
     b.drain();
     EXPECT_EQ(b.pings.size(), 2U);
     EXPECT_EQ(b.calls.size(), 1U) << "once in five seconds";
@@ -201,8 +201,8 @@ TEST(PeerPaths, APingOnATrustedPathMakesNoNoise) {
     Bench b;
     b.candidates(1);
     b.prove(1);
-    EXPECT_TRUE(b.paths.heard_ping(ep(1), tx(1), b.now, b.todo));
-    EXPECT_TRUE(b.paths.heard_ping(ep(9), tx(2), b.now, b.todo));
+    EXPECT_TRUE(b.paths.heard_ping(ep(1), tx(1), 0, b.now, b.todo));
+    EXPECT_TRUE(b.paths.heard_ping(ep(9), tx(2), 0, b.now, b.todo));
     EXPECT_TRUE(b.todo.empty());
 }
 
@@ -261,7 +261,7 @@ TEST(PeerPaths, AnAddressThePeerWithdrawsGivesWayToTheNextPong) {
 
 TEST(PeerPaths, ALearntCandidateLivesFortyFiveSeconds) {
     Bench b;
-    b.paths.heard_ping(ep(7), tx(1), b.now, b.todo);
+    b.paths.heard_ping(ep(7), tx(1), 0, b.now, b.todo);
     b.drain();
     b.now = b.now + seconds(44);
     b.pings.clear();
@@ -406,7 +406,7 @@ TEST(PeerPaths, TrustFromBeforeTheFirstSendIsRenewedInTime) {
         Bench b;
         b.candidates(1);
         b.auto_pong = true;
-        (void)b.paths.heard_ping(ep(1), tx(1), b.now, b.todo);
+        (void)b.paths.heard_ping(ep(1), tx(1), 0, b.now, b.todo);
         b.drain();
         ASSERT_TRUE(b.paths.trusted(b.now));
         b.advance(milliseconds(idle_ms));
@@ -432,7 +432,7 @@ TEST(PeerPaths, CandidatesAreBoundedAndLearntOnesYieldFirst) {
     b.candidates(20);
     for (int i = 0; i < 200; ++i) {
         b.now = b.now + milliseconds(1);
-        b.paths.heard_ping(ep(200, static_cast<uint16_t>(1000 + i)), tx(1), b.now, b.todo);
+        b.paths.heard_ping(ep(200, static_cast<uint16_t>(1000 + i)), tx(1), 0, b.now, b.todo);
         b.todo.clear();
     }
     PeerPathStatus s;

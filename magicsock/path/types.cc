@@ -32,6 +32,8 @@ const char* path_event_name(PathEvent::Kind k) {
         case PathEvent::Kind::kSendFailed: return "send failed";
         case PathEvent::Kind::kReset: return "network changed";
         case PathEvent::Kind::kRestarted: return "peer restarted";
+        case PathEvent::Kind::kWholeSize: return "full packets arrive";
+        case PathEvent::Kind::kTooSmall: return "full packets get lost";
     }
     return "unknown";
 }

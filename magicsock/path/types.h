@@ -9,6 +9,7 @@
 #include "base/ip.h"
 #include "base/keys.h"
 #include "base/time.h"
+#include "magicsock/path/path_size.h"
 
 namespace mesh::magicsock {
 
@@ -85,11 +86,14 @@ struct PathEvent {
         kSendFailed,
         kReset,            ///< our network changed
         kRestarted,        ///< the peer has a new disco key
+        kWholeSize,        ///< a full packet arrived there; `size` is its length
+        kTooSmall,         ///< full packets get lost there; `size` does arrive
     };
     Time at;
     Kind kind = Kind::kDiscovery;
     Endpoint ep;
     Duration latency;
+    size_t size = 0;  ///< bytes of an IP packet
 };
 [[nodiscard]] const char* path_event_name(PathEvent::Kind k);
 
@@ -105,6 +109,9 @@ struct CandidateStatus {
     uint32_t pongs = 0;
     unsigned recent = 0;   ///< how many of the last pings have an outcome by now, 16 at most
     unsigned recent_lost = 0;
+    PathSize::Verdict size = PathSize::Verdict::kUnknown;
+    size_t carries = 0;    ///< longest IP packet known to arrive, in bytes; 0: not known
+    size_t full = 0;       ///< the longest that the tunnel sends there
 };
 
 /// An endpoint at a UDP relay server.

@@ -149,10 +149,10 @@ bool ViaPaths::note_sent(Time now, ViaTodo& todo) {
     return std::any_of(leases_.begin(), leases_.end(), [](const Lease& l) { return l.leg.vni != 0; }) && paths_.note_sent(now, todo.paths);
 }
 
-bool ViaPaths::heard_ping(const Leg& from, const disco::TxId& tx, Time now, ViaTodo& todo) {
+bool ViaPaths::heard_ping(const Leg& from, const disco::TxId& tx, size_t padding, Time now, ViaTodo& todo) {
     // One through a leg of before a restart of ours: answered, so that the peer need not wait for what it will be told.
     if (vni_of(from.addr) != from.vni) return true;
-    return paths_.heard_ping(from.addr, tx, now, todo.paths);
+    return paths_.heard_ping(from.addr, tx, padding, now, todo.paths);
 }
 
 std::optional<Duration> ViaPaths::heard_pong(const disco::TxId& tx, Time now, ViaTodo& todo) {

@@ -82,10 +82,12 @@ class ViaPaths {
     bool note_sent(Time now, ViaTodo& todo);
     bool note_received(const Endpoint& from, Time now) { return paths_.note_received(from, now); }
     /// A valid ping of the peer through that leg. False: not to be answered again.
-    bool heard_ping(const Leg& from, const disco::TxId& tx, Time now, ViaTodo& todo);
+    bool heard_ping(const Leg& from, const disco::TxId& tx, size_t padding, Time now, ViaTodo& todo);
     std::optional<Duration> heard_pong(const disco::TxId& tx, Time now, ViaTodo& todo);
     [[nodiscard]] std::optional<Endpoint> target_of(const disco::TxId& tx) const { return paths_.target_of(tx); }
     void cli_probe(size_t size, Time now, ViaTodo& todo) { paths_.cli_probe(size, now, todo.paths); }
+    void set_full_datagram(size_t bytes) { paths_.set_full_datagram(bytes); }  ///< the header included
+    [[nodiscard]] bool too_small(const Endpoint& addr) const { return paths_.too_small(addr); }
     void send_failed(const Endpoint& to, Time now, ViaTodo& todo) { paths_.send_failed(to, now, todo.paths); }
 
     [[nodiscard]] Time next_timeout() const;

@@ -351,6 +351,26 @@ void Mapper::handle_datagram(ByteSpan datagram, const Endpoint& from, Time now) 
     if (now_at_once || step_ == Step::kResting) try_next(now);
 }
 
+// At most as often as look_again() allows; who forges the gateway's address wins one renewal.
+void Mapper::handle_announcement(ByteSpan datagram, const Endpoint& from, Time now) {
+    if (step_ == Step::kOff || from.addr != network_.gateway) return;
+    const auto forgot = [&](Epoch& epoch, uint32_t fresh) {
+        const bool first = epoch.at.is_zero();
+        return epoch.update(fresh, now) || first;
+    };
+    bool news = false;
+    if (const auto answer = natpmp::decode(datagram)) {
+        const auto* a = std::get_if<natpmp::AddressAnswer>(&*answer);
+        if (a == nullptr || a->result != 0) return;
+        news = forgot(pmp_epoch_, a->epoch) || (mapping_ && mapping_->by == Protocol::kNatPmp && mapping_->external.addr != a->external);
+    } else if (const auto announce = pcp::decode(datagram); announce && announce->op == pcp::kOpAnnounce && announce->result == 0) {
+        news = forgot(pcp_epoch_, announce->epoch);
+    } else {
+        return;
+    }
+    if (news || !mapping_) look_again(now);
+}
+
 void Mapper::http_answer(uint64_t id, std::string_view body, Time now) {
     if (std::erase(releases_, id) > 0) return;
     if (step_ == Step::kUpnp && id == waiting_for_) upnp_answer(body, now);

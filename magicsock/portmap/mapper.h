@@ -10,7 +10,8 @@
 /// Rules. The three are probed at once (prober.h). NAT-PMP and PCP are used as soon as they answer, NAT-PMP first; UPnP
 /// when they stayed silent for 250 ms; who refuses is followed by the next one. A mapping is asked for 2 h, renewed after half of
 /// what was granted, with the same outside port, and used until it ends. A router that has lost its memory (its epoch went
-/// back) is asked anew at once; that is looked at every 5 min. Another network or port: the old mapping is taken back first.
+/// back) or has another address is asked anew at once, as it is one that appears: it says so to everybody on the LAN (RFC 6886
+/// 3.2.1, RFC 6887 14.1), and besides that is looked at every 5 min. Another network or port: the old mapping is taken back first.
 /// Nothing is ever sent to anybody but the gateway and the multicast address of SSDP: a UPnP device elsewhere is asked at
 /// the gateway's address (it may be the same machine), and if that fails it is said.
 
@@ -62,6 +63,8 @@ class Mapper {
 
     [[nodiscard]] std::optional<Datagram> next_send();
     void handle_datagram(ByteSpan datagram, const Endpoint& from, Time now);
+    /// A datagram that came to the group 224.0.0.1, port kAnnouncePort, where gateways say that they have started.
+    void handle_announcement(ByteSpan datagram, const Endpoint& from, Time now);
     [[nodiscard]] std::optional<HttpAsk> next_http();
     /// `body` is empty if there was no answer; any status.
     void http_answer(uint64_t id, std::string_view body, Time now);

@@ -15,6 +15,8 @@ namespace mesh::portmap {
 
 /// Of the gateway, for NAT-PMP and PCP.
 inline constexpr uint16_t kPxpPort = 5351;
+/// Of hosts: gateways announce themselves there, to the group of all hosts.
+inline constexpr uint16_t kAnnouncePort = 5350;
 
 namespace natpmp {
 

@@ -108,6 +108,7 @@ Result<std::unique_ptr<UdpSocket>> UdpSocket::open(const Options& options) {
     const int fd = s->fd_.get();
     if (fd < 0) return fail_errno(std::string(name) + ": open socket", errno);
     if (!v4 && !set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1)) return fail_errno(std::string(name) + ": IPV6_V6ONLY", errno);
+    if (options.shared && !set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1)) return fail_errno(std::string(name) + ": SO_REUSEADDR", errno);
     if (options.protect == Protect::kYes) TRY(protect_socket(fd, options.bind_addr));
 
     const auto bind_to = [&](uint16_t port) {

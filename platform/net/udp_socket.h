@@ -24,6 +24,7 @@ class UdpSocket {
         /// 0 = any. A port that is taken is replaced by any other unless `exact_port`.
         uint16_t port = 0;
         bool exact_port = false;
+        bool shared = false;  ///< others may have the port too; of use for what is sent to a group
         Addr bind_addr;  ///< invalid = all addresses of the family
         Protect protect = Protect::kYes;
         /// Bulk sockets get 7 MiB kernel buffers, offloads and 512 KiB to read into; small ones 64 KiB and no offloads.

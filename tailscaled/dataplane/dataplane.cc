@@ -75,6 +75,7 @@ DataPlane::DataPlane(Random& random, Kernel& kernel, Events& events, Config conf
       seals_(kernel),
       batch_(seals_),
       scratch_(std::make_unique_for_overwrite<uint8_t[]>(kScratchBytes)) {
+    set_mtu(config.mtu);
     static_cast<void>(crypto::aead_engine());  // chosen now, not in the middle of the first handshake
 }
 

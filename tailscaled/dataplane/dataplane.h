@@ -97,7 +97,10 @@ class DataPlane final : private wg::Output, private magicsock::Output {
     /// Peers are made known here and to the tables; the order does not matter. Cheap, apply in slices.
     void upsert_peer(PeerId peer, const magicsock::PeerConfig& config, Time now);
     void remove_peer(PeerId peer);
-    void set_mtu(size_t mtu) { config_.mtu = mtu; }
+    void set_mtu(size_t mtu) {
+        config_.mtu = mtu;
+        sock_.set_full_datagram(mtu + wg::kDataOverhead);
+    }
     /// Whether the TUN takes super-packets (TUNSETOFFLOAD, start-up probe).
     void set_tun_offload(bool tcp, bool udp);
 

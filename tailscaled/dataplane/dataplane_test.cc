@@ -440,13 +440,14 @@ TEST(DataPlane, ReplayedDatagramsAreDropped) {
     net.record = false;
     net.run(milliseconds(50));
     ASSERT_EQ(net.b().tun.size(), 1U);
+    const uint64_t before = net.b().dp.counters().wg_dropped(wg::DropReason::kReplayed);  // what came both ways while the path was unsure
     for (int i = 0; i < 3; ++i) {
         Bytes copy = net.recorded[0].bytes;
         UdpReceive r{net.a().udp, copy, 0};
         net.b().dp.receive({&r, 1}, net.now);
     }
     EXPECT_EQ(net.b().tun.size(), 1U);
-    EXPECT_EQ(net.b().dp.counters().wg_dropped(wg::DropReason::kReplayed), 3U);
+    EXPECT_EQ(net.b().dp.counters().wg_dropped(wg::DropReason::kReplayed), before + 3);
 }
 
 TEST(DataPlane, TsmpAndIcmpPingsComeBackToTheirAskers) {

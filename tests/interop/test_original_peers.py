@@ -34,6 +34,16 @@ def test_first_pings_by_relay_then_direct_and_nothing_lost(mixed):
     assert run.lost <= 1, run.process.text()
 
 
+def test_the_original_answers_pings_as_long_as_a_full_packet(mixed):
+    ours, theirs = (mixed.laptop, mixed.router) if mixed.laptop.binaries == OURS else (mixed.router, mixed.laptop)
+
+    def answered():
+        ours.cli("ping", "-c", "1", theirs.ip(), check=False)
+        report = json.loads(ours.cli("debug", "localapi", f"debug-paths?peer={theirs.ip()}").stdout)
+        return [c for c in report[0]["Candidates"] if c["Size"] == "whole" and c["CarriesBytes"] >= 1340]
+    wait_for("a full ping is answered", answered)
+
+
 def test_the_page_through_the_subnet_router(mixed):
     wait_for("the subnet route", lambda: "192.168.50.0/24" in mixed.run("laptop", "ip route show table 52").stdout)
     assert mixed.fetch("laptop", "http://192.168.50.20/").stdout == "hello from the LAN\n"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tests/sim/predict.h"
 
+#include <algorithm>
+
 namespace mesh::sim {
 namespace {
 
@@ -25,9 +27,10 @@ bool v4_possible(const NatType& a, const NatType& b) {
 
 bool direct_path_possible(const Place& a, const Place& b) {
     if (a.site == b.site) return true;
+    const size_t mtu = std::min(a.mtu, b.mtu);
     // IPv6 is never translated here, so both addresses are known, and both sides probe.
-    if (a.has_v6 && b.has_v6) return true;
-    return v4_possible(a.v4, b.v4);
+    if (a.has_v6 && b.has_v6 && mtu >= kFullPacketV6) return true;
+    return mtu >= kFullPacketV4 && v4_possible(a.v4, b.v4);
 }
 
 bool direct_path_may_lapse(const Place& a, const Place& b) {

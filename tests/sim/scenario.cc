@@ -44,7 +44,7 @@ SiteSpec random_site(SeededRandom& r, bool lossy) {
         s.link.kbit_per_s = 1'000 + r.below(20'000);
         s.link.queue = 16'384 + r.below(131'072);
     }
-    constexpr std::array<size_t, 4> kMtu{1500, 1492, 1420, 1360};
+    constexpr std::array<size_t, 8> kMtu{1500, 1500, 1492, 1492, 1420, 1360, 1350, 1280};
     s.link.mtu = kMtu[r.below(kMtu.size())];
     if (lossy) {
         s.link.loss_ppm = 2'000 + r.below(25'000);  // each way through each link

@@ -79,6 +79,26 @@ TEST(Sim, TwoHardNatsUseIPv6) {
     EXPECT_EQ(o.direct_pairs, 1);
 }
 
+TEST(Sim, ALinkThatSwallowsFullPacketsHoldsNobodyUp) {
+    for (const size_t mtu : {size_t{1339}, size_t{1000}, size_t{300}})
+        for (const size_t who : {size_t{0}, size_t{1}}) {
+            Scenario s = pair(kEasy, kEasyRandomPort);
+            s.sites[who].link.mtu = mtu;
+            s.flows[0].size = 1280;
+            const Outcome o = run_scenario(s);
+            for (const std::string& f : o.failures) ADD_FAILURE() << mtu << ": " << f;
+            EXPECT_EQ(o.relayed_pairs, 1);
+            EXPECT_GE(o.answers + 3, o.pings) << mtu;
+        }
+    Scenario s = pair(kEasy, kEasy);  // over IPv6 a full packet is longer
+    s.sites[0].has_v6 = s.sites[1].has_v6 = true;
+    s.sites[1].link.mtu = kFullPacketV6 - 1;
+    s.flows[0].size = 1280;
+    const Outcome o = run_scenario(s);
+    for (const std::string& f : o.failures) ADD_FAILURE() << f;
+    EXPECT_EQ(o.direct_pairs, 1);
+}
+
 TEST(Sim, PacketsFromBeforeTheNetmapAreAnsweredSoonAfterIt) {
     Scenario s = pair(kEasy, kEasy);
     s.flows[0].start = milliseconds(50);

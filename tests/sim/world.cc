@@ -346,7 +346,7 @@ void World::pong_arrived(Node& node, const Addr& from, uint32_t id, bool intact)
 Place World::place_of(int node) const {
     const int n = scenario_.nodes[static_cast<size_t>(node)].site;
     const SiteSpec& s = scenario_.sites[static_cast<size_t>(n)];
-    return {.site = n, .v4 = s.v4, .has_v6 = s.has_v6, .v6_filter = s.v6_filter};
+    return {.site = n, .v4 = s.v4, .has_v6 = s.has_v6, .v6_filter = s.v6_filter, .mtu = s.link.mtu};
 }
 
 Duration World::round_trip(const Flow& f) const {

@@ -7,7 +7,7 @@
 ///   the right peer     no node ever gets a packet that is for another
 ///   each packet        arrives unchanged and at most once, also when datagrams are doubled or sent again much later
 ///   permitted          nothing arrives that control's filter forbids, or under a source that is not the sender's
-///   size               no datagram is longer than an MTU of 1360 allows
+///   size               no datagram is longer than an MTU of 1360 allows; over a link that is narrower, no path is trusted
 /// With times counted from the moment when both nodes of a pair know each other's relay:
 ///   first answer       ≤ 2 s (lossy networks 4 s), whoever sends, also for packets sent before there was a path
 ///   direct path        ≤ 2 s (lossy 10 s; over many seeds 98 % ≤ 1 s) on both sides if direct_path_possible(), and again at
