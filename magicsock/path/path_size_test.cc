@@ -265,7 +265,6 @@ TEST(PathSize, APeerThatDoesNotMeasureIsSentAwayFromTheHole) {
     Todo todo;
     uint8_t n = 0;
     w.addresses[ep(2)].lost = [](size_t) { return true; };
-    w.addresses[ep(2)].mtu = 0;
     const auto answered = [&](size_t padding = 0) {
         disco::TxId tx{};
         tx[0] = ++n;

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import signal
+import time
 
 import pytest
 from lab import ROOT, Lab, wait_for
@@ -111,6 +113,21 @@ def test_a_port_by_pcp_is_enough_for_two_hard_nats():
         assert "\t* PortMapping: PCP\n" in b.cli("netcheck").stdout
         assert b.stop() == 0
         wait_for("the port is closed", lambda: not opened(lab, "nat2"))
+
+
+def test_a_router_that_starts_anew_is_asked_at_once():
+    """It has forgotten the port, and tells its LAN; otherwise it would be asked after some minutes."""
+    with hard_homes("anew") as lab:
+        first = port_mapper(lab, "nat1", upnp="no")
+        a, _ = join(lab)
+        wait_for("a port", lambda: opened(lab, "nat1"))
+        given = time.monotonic()
+        first.stop(signal.SIGKILL)
+        lab.run("nat1", "nft delete table inet filter")
+        wait_for("its new age is below the old one", lambda: time.monotonic() - given > 6)
+        port_mapper(lab, "nat1", upnp="no").popen.send_signal(signal.SIGUSR1)  # says its address to all
+        wait_for("the port is open again", lambda: opened(lab, "nat1"), timeout=15)
+        wait_for("it is known", lambda: mapping(a)["Endpoint"])
 
 
 def test_a_port_mapper_that_is_not_the_gateway_is_not_used_and_named():
