@@ -21,7 +21,7 @@ constexpr const char* kDefaultSocket = "/var/run/tailscale/tailscaled.sock";
 
 struct Command {
     const char* name;
-    const char* summary;
+    const char* summary;  ///< null: not listed
     int (*run)(const Cli&, const Args&);
 };
 
@@ -30,7 +30,8 @@ constexpr std::array kCommands = {
     Command{"down", "Disconnect from the network", run_down},
     Command{"set", "Change single settings", run_set},
     Command{"get", "Show settings", run_get},
-    Command{"login", "Log in to an account", run_login},
+    Command{"login", "Log in to one more account", run_login},
+    Command{"switch", "Switch to another account", run_switch},
     Command{"logout", "Disconnect and give up this node's key", run_logout},
     Command{"netcheck", "Examine the local network: UDP, NAT, relays", run_netcheck},
     Command{"ip", "Show addresses", run_ip},
@@ -40,19 +41,29 @@ constexpr std::array kCommands = {
     Command{"doctor", "Say why a peer is not reached, or not directly, and what to do", run_doctor},
     Command{"ping", "Ping a node and see how it is reached", run_ping},
     Command{"nc", "Join standard input and output to a port of a node", run_nc},
+    Command{"file", "Send files to nodes, and fetch those that came", run_file},
     Command{"exit-node", "List nodes that offer to be an exit node", run_exit_node},
     Command{"version", "Print the version", run_version},
     Command{"whois", "Show the node and user behind an address", run_whois},
     Command{"whoami", "Show this node and its user", run_whoami},
     Command{"wait", "Wait until this node has its addresses", run_wait},
+    Command{"completion", "Print a script that completes commands for bash, zsh or fish", run_completion},
+    Command{"bugreport", "Print a mark for the log", run_bugreport},
     Command{"debug", "Look inside", run_debug},
+    // Scripts ask these, and hear that there is nothing.
+    Command{"lock", nullptr, run_lock},
+    Command{"serve", nullptr, run_serve},
+    Command{"funnel", nullptr, run_funnel},
+    Command{"cert", nullptr, run_cert},
+    Command{"syspolicy", nullptr, run_syspolicy},
+    Command{"appc-routes", nullptr, run_appc_routes},
 };
 
 std::string overview() {
     std::string out =
         "Full-mesh VPN: this program controls the daemon tailscaled.\n\nUSAGE\n"
         "  tailscale [flags] <subcommand> [command flags]\n\nSUBCOMMANDS\n";
-    for (const Command& c : kCommands) out += fmt::format("  {:<12} {}\n", c.name, c.summary);
+    for (const auto& [name, summary] : command_list()) out += fmt::format("  {:<12} {}\n", name, summary);
     return out + fmt::format("\nFLAGS\n  --socket value\n    \tpath of the daemon's socket (default {})\n\n"
                              "\"tailscale <subcommand> --help\" tells more.\n",
                              kDefaultSocket);
@@ -84,6 +95,13 @@ bool have_systemctl() {
 }
 
 }  // namespace
+
+std::vector<std::pair<std::string, std::string>> command_list() {
+    std::vector<std::pair<std::string, std::string>> out;
+    for (const Command& c : kCommands)
+        if (c.summary != nullptr) out.emplace_back(c.name, c.summary);
+    return out;
+}
 
 void print_out(std::string_view text) {
     std::fwrite(text.data(), 1, text.size(), stdout);
@@ -177,7 +195,7 @@ int run(const Args& words) {
     const Args args(rest.begin() + 1, rest.end());
     for (const Command& c : kCommands)
         if (rest[0] == c.name) return c.run(cli, args);
-    return cli.fail("tailscale: unknown subcommand: " + rest[0]);
+    return cli.fail(absent_command(rest[0]).value_or("tailscale: unknown subcommand: " + rest[0]));
 }
 
 }  // namespace mesh::cli

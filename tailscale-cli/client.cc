@@ -11,7 +11,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "base/json.h"
 #include "platform/loop/loop.h"
@@ -267,6 +269,93 @@ ApiResult<Client::Dialled> Client::dial(const std::string& host, uint16_t port) 
         return tl::unexpected(ApiError{ApiError::Kind::kHttp, answer.status, trimmed(answer.body), trimmed(answer.body)});
     }
     return out;
+}
+
+ApiResult<void> Client::put_file(const std::string& stable_id, const std::string& name, int64_t size, const Source& next,
+                                 const std::function<void(int64_t taken)>& tick) {
+    const std::string target = fmt::format("{}file-put/{}/{}", kPrefix, http1::percent_encode(stable_id), http1::percent_encode(name));
+    auto fd = connect(target);
+    if (!fd) return tl::unexpected(fd.error());
+    http1::Request head = request("PUT", target, "");
+    head.headers.emplace_back("Connection", "close");
+    head.headers.emplace_back(size < 0 ? "Transfer-Encoding" : "Content-Length", size < 0 ? "chunked" : fmt::format("{}", size));
+    std::string out = http1::serialize(head);
+    std::string buffer(size_t{64} << 10, '\0');
+    http1::Parser parser(http1::Role::kResponses, kMaxAnswer);
+    int64_t taken = 0, read = 0;
+    for (bool ended = false; !parser.done();) {
+        while (out.empty() && !ended) {
+            const size_t want = size < 0 ? buffer.size() : std::min<size_t>(buffer.size(), static_cast<size_t>(size - read));
+            const auto n = want > 0 ? next(MutByteSpan(reinterpret_cast<uint8_t*>(buffer.data()), want)) : ApiResult<size_t>(0);
+            if (!n) return tl::unexpected(n.error());
+            if (*n == 0 && read < size) return tl::unexpected(other("the file became shorter while it was sent"));
+            ended = *n == 0;
+            read += static_cast<int64_t>(*n);
+            const std::string_view piece = std::string_view(buffer).substr(0, *n);
+            out = size < 0 ? http1::chunk(piece) : std::string(piece);
+        }
+        pollfd p[] = {{fd->get(), static_cast<short>(out.empty() ? POLLIN : POLLIN | POLLOUT), 0}, {g_interrupts, POLLIN, 0}};
+        if (::poll(p, 2, 250) < 0 && errno != EINTR) return tl::unexpected(other("poll: " + errno_text(errno)));
+        if (p[1].revents != 0) return tl::unexpected(other("context canceled"));
+        tick(taken);
+        if ((p[0].revents & POLLIN) != 0) {  // an answer, maybe before the end of the file
+            const ssize_t n = ::recv(fd->get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
+            if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN)) return tl::unexpected(other("unexpected EOF"));
+            if (n > 0 && !parser.feed(as_bytes(std::string_view(buffer).substr(0, static_cast<size_t>(n))))) return tl::unexpected(other("malformed HTTP response"));
+            continue;
+        }
+        if ((p[0].revents & (POLLHUP | POLLERR)) != 0 && (p[0].revents & POLLOUT) == 0) return tl::unexpected(other("unexpected EOF"));
+        if ((p[0].revents & POLLOUT) == 0) continue;
+        const ssize_t n = ::send(fd->get(), out.data(), out.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n > 0) {
+            taken = std::min(read, taken + n);
+            out.erase(0, static_cast<size_t>(n));
+        } else if (n < 0 && errno != EAGAIN && errno != EINTR) {
+            out.clear();  // refused before its end: the answer is on its way
+            ended = true;
+        }
+    }
+    const http1::Response r = parser.take_response();
+    if (r.status == 200) return {};
+    const std::string text = trimmed(r.body);
+    if (r.status == 403 && text == "file access denied") return tl::unexpected(ApiError{ApiError::Kind::kDenied, 403, "Access denied: " + text, text});
+    return tl::unexpected(ApiError{ApiError::Kind::kHttp, r.status, json_error_text(text).value_or(reason_phrase(r) + ": " + text), text});
+}
+
+ApiResult<uint64_t> Client::get_file(const std::string& name, const std::function<ApiResult<void>(std::string_view)>& sink) {
+    const std::string target = fmt::format("{}files/{}", kPrefix, http1::percent_encode(name));
+    auto fd = connect(target);
+    if (!fd) return tl::unexpected(fd.error());
+    if (auto ok = send_all(fd->get(), http1::serialize(request("GET", target, ""))); !ok) return tl::unexpected(ok.error());
+    http1::Parser parser(http1::Role::kResponses, SIZE_MAX);
+    std::optional<http1::Response> head;
+    uint64_t size = 0;
+    uint8_t buffer[65536];
+    while (!parser.done()) {
+        auto n = receive(fd->get(), buffer, {});
+        if (!n) return tl::unexpected(n.error());
+        if (*n == 0) return tl::unexpected(other("unexpected EOF"));
+        const auto used = parser.feed({buffer, *n});
+        if (!used) return tl::unexpected(other(used.error().message()));
+        std::string piece;
+        if (!head && parser.headers_done()) {
+            head = parser.take_response();
+            piece = std::exchange(head->body, {});
+        }
+        piece += parser.take_body();
+        if (head && head->status != 200) {
+            head->body += piece;
+            if (head->body.size() > kMaxMessage) break;
+        } else if (!piece.empty()) {
+            size += piece.size();
+            if (auto ok = sink(piece); !ok) return tl::unexpected(ok.error());
+        }
+    }
+    if (!head || head->status != 200) {
+        const std::string text = head ? trimmed(head->body) : "";
+        return tl::unexpected(ApiError{ApiError::Kind::kHttp, head ? head->status : 0, head ? fmt::format("HTTP {}: {}", reason_phrase(*head), text) : text, text});
+    }
+    return size;
 }
 
 ApiResult<Bus> Client::watch(uint64_t mask, Time deadline) {

@@ -72,6 +72,13 @@ class Client {
         std::string elsewhere;  ///< host:port
     };
     [[nodiscard]] ApiResult<Dialled> dial(const std::string& host, uint16_t port);
+    /// Sends a file to the node of that stable id. `next` fills what it is given, 0 at the end; `size` -1: not known. `tick` is told
+    /// each quarter of a second how many bytes the daemon has taken.
+    using Source = std::function<ApiResult<size_t>(MutByteSpan)>;
+    [[nodiscard]] ApiResult<void> put_file(const std::string& stable_id, const std::string& name, int64_t size, const Source& next,
+                                           const std::function<void(int64_t taken)>& tick);
+    /// Gives a waiting file to `sink` in pieces; its size in the end.
+    [[nodiscard]] ApiResult<uint64_t> get_file(const std::string& name, const std::function<ApiResult<void>(std::string_view)>& sink);
     [[nodiscard]] ApiResult<Bus> watch(uint64_t mask, Time deadline = {});
     /// X-Tailscale-Reason of later calls.
     void set_reason(std::string reason) { reason_ = std::move(reason); }

@@ -272,11 +272,13 @@ int run_up(const Cli& cli, const Args& words) {
 
 int run_login(const Cli& cli, const Args& words) {
     UpArgs args;
-    FlagSet flags("tailscale login", "[flags]", "Log in to an account",
+    FlagSet flags("tailscale login", "[flags]", "Log in to one more account; 'tailscale switch' goes back to the others",
                   "Logs this node in with the settings given; settings not named get their defaults.");
     add_up_flags(flags, args, Command::kLogin);
     if (const auto exit = parse_or_exit(flags, words)) return *exit;
     if (const auto exit = refuse_words(cli, flags)) return *exit;
+    // An account of its own: the one in use stays in the list of `switch`.
+    if (const auto fresh = cli.client().call("PUT", "profiles/", "", 201); !fresh) return cli.fail_explained(fresh.error());
     args.force_reauth = true;
     return up(cli, Command::kLogin, args, flags);
 }

@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tailscale-cli/client.h"
@@ -60,6 +61,20 @@ int run_version(const Cli& cli, const Args& args);
 int run_metrics(const Cli& cli, const Args& args);
 int run_exit_node(const Cli& cli, const Args& args);
 int run_dns(const Cli& cli, const Args& args);
+int run_file(const Cli& cli, const Args& args);
+int run_bugreport(const Cli& cli, const Args& args);
+int run_switch(const Cli& cli, const Args& args);
+int run_lock(const Cli& cli, const Args& args);
+int run_serve(const Cli& cli, const Args& args);
+int run_funnel(const Cli& cli, const Args& args);
+int run_cert(const Cli& cli, const Args& args);
+int run_syspolicy(const Cli& cli, const Args& args);
+int run_appc_routes(const Cli& cli, const Args& args);
+int run_completion(const Cli& cli, const Args& args);
+/// What other programs of this family have and this one has not: one sentence that says what to do instead; nullopt: nobody has it.
+[[nodiscard]] std::optional<std::string> absent_command(const std::string& name);
+/// Those that are shown to people, with their summaries.
+[[nodiscard]] std::vector<std::pair<std::string, std::string>> command_list();
 int run_doctor(const Cli& cli, const Args& args);
 int run_debug(const Cli& cli, const Args& args);
 

@@ -101,7 +101,6 @@ void DnsService::take_down() {
     engine_.set_names(nullptr);
     forwarder_.set_routes({}, nullptr);
     peers_forwarder_.set_routes({}, nullptr);
-    peers_.reset();
     notes_.clear();
     foreign_ = false;
     set_host({});
@@ -134,29 +133,6 @@ void DnsService::answer(ByteSpan query, DnsForwarder::Client client, DnsForwarde
         case dns::Outcome::kAnswered: return done(std::move(reply));
         case dns::Outcome::kForward: return forwarder_.ask(query, client, std::move(done));
     }
-}
-
-uint16_t DnsService::serve_peers(const Addr& own, PeerApi::Allowed allowed) {
-    if (!allowed || !own.is_valid()) {
-        peers_.reset();
-        return 0;
-    }
-    if (!peers_) {
-        PeerApi::Who who;
-        if (options_.userspace)
-            who = [this](const Endpoint& seen) {
-                const auto client = engine_.client_of(seen);
-                return client ? client->addr : Addr{};
-            };
-        auto api = PeerApi::start(loop_, options_.tun_name, peer_api_port(own), std::move(allowed), [this](ByteSpan query, PeerApi::Reply reply) {
-            answer_peer(query, std::move(reply));
-        }, std::move(who));
-        if (api)
-            peers_ = std::move(*api);
-        else
-            log::info("dns: no names for those who use this exit node: {}", api.error().message());
-    }
-    return peer_port();
 }
 
 void DnsService::answer_peer(ByteSpan query, DnsForwarder::Done done) {

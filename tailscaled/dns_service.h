@@ -14,7 +14,6 @@
 #include "tailscaled/dns_plan.h"
 #include "tailscaled/dns_tcp.h"
 #include "tailscaled/engine.h"
-#include "tailscaled/peer_api.h"
 
 namespace mesh::daemon {
 
@@ -41,10 +40,8 @@ class DnsService {
         bool v6 = true;
     };
     void apply(const Wanted& wanted);
-    /// Names for peers that use this node, of address `own`, as exit node; without `allowed` for nobody. Returns the port
-    /// where they ask, 0: none. What they hear is what this host would hear; names of the tailnet they know themselves.
-    uint16_t serve_peers(const Addr& own, PeerApi::Allowed allowed);
-    [[nodiscard]] uint16_t peer_port() const { return peers_ ? peers_->port() : 0; }
+    /// For a peer that uses this node as exit node: it hears what this host would hear; names of the tailnet it knows itself.
+    void answer_peer(ByteSpan query, DnsForwarder::Done done);
     /// No names, nothing forwarded, the host's resolver as it was.
     void take_down();
     /// The host's own servers may have changed: the daemon's own look-ups follow.
@@ -72,7 +69,6 @@ class DnsService {
 
    private:
     void answer(ByteSpan query, DnsForwarder::Client client, DnsForwarder::Done done);
-    void answer_peer(ByteSpan query, DnsForwarder::Done done);
     void set_host(const platform::OsDnsConfig& config);
     void on_host_change();
     void tell_waiters();
@@ -86,7 +82,6 @@ class DnsService {
     std::unique_ptr<DnsTcp> tcp_;
     DnsForwarder peers_forwarder_;  ///< its own: peers that ask a lot leave this host's names alone
     std::vector<std::string> peers_refused_;
-    std::unique_ptr<PeerApi> peers_;
     std::unique_ptr<platform::HostDns> host_;  ///< only while the host's resolver is changed
     platform::OsDnsConfig os_;                 ///< as it was told
     std::vector<std::function<void()>> waiters_;

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "base/crypto/crypto.h"
@@ -81,6 +82,7 @@ void LocalBackend::run(std::unique_ptr<Engine> engine, std::unique_ptr<platform:
         dialer_, SocksDatagrams::Hooks{hooks.names, hooks.way,
                                        [this](uint64_t id, const Endpoint& to, ByteSpan payload) { engine_->send_datagram(id, to, to_bytes(payload)); },
                                        [this](uint64_t id) { engine_->end_association(id); }});
+    start_files();
     if (const char* off = std::getenv("TS_DISABLE_PORTMAPPER"); off == nullptr || *off == '\0' || *off == '0' || *off == 'f')
         port_mapping_ = std::make_unique<PortMapping>(loop_, http_, random_, [this] { on_port_mapping(); });
     auto monitor = platform::NetMonitor::create(loop_, tun_name_, [this](const platform::NetEvent& e) { on_net_event(e); });
@@ -104,6 +106,10 @@ void LocalBackend::shut_down() {
     if (shut_down_) return;
     shut_down_ = true;
     if (port_mapping_) port_mapping_->close();  // turns the loop: first, while everything still stands
+    peer_api_.reset();  // before what it serves
+    sends_.reset();
+    reads_.reset();
+    taildrop_.reset();
     outgoing_.reset();
     datagrams_.reset();
     control_.reset();
@@ -262,6 +268,58 @@ void LocalBackend::logout(const localapi::Caller& /*caller*/, Done done) {
         control_->logout(finish);
     else
         finish({});
+}
+
+/// The node goes off this network; the control server goes on to know it.
+void LocalBackend::leave_login() {
+    drop_control();
+    login_needs_human_ = false;
+    auth_key_ = {};
+    refused_key_.clear();
+    take_down();
+    map_.reset();
+}
+
+/// What the profile says now comes true.
+void LocalBackend::enter_login() {
+    save();
+    apply_keys();
+    apply_files();
+    Notify n;
+    n.prefs = profiles_.prefs();
+    publish_(n);
+    state_ = State::kNoState;
+    if (profiles_.prefs().want_running && profiles_.has_node_key()) log_in("", false);
+    update_state();
+    publish_health();
+}
+
+Status LocalBackend::switch_profile(const std::string& id) {
+    if (!id.empty() && id == profiles_.current().id) return {};
+    if (!id.empty()) {
+        const auto all = profiles_.all();
+        if (std::none_of(all.begin(), all.end(), [&](const auto& p) { return p.id == id; })) return fail(Code::kNotFound, "profile not found");
+    }
+    leave_login();
+    Status ok;
+    if (id.empty())
+        profiles_.begin_another(random_);
+    else
+        ok = profiles_.select(id, random_);
+    enter_login();
+    return ok;
+}
+
+Status LocalBackend::remove_profile(const std::string& id) {
+    if (id != profiles_.current().id) {
+        profiles_.remove(id);
+        save();
+        return {};
+    }
+    leave_login();
+    profiles_.forget_login(random_);
+    enter_login();
+    return {};
 }
 
 void LocalBackend::reset_auth() {
@@ -475,10 +533,10 @@ control::Hostinfo LocalBackend::hostinfo() const {
     h.request_tags = p.advertise_tags.value_or(std::vector<std::string>{});
     h.net_info = net_info_;
     h.peer_relay = p.relay_server_port.has_value();
-    if (const uint16_t port = dns_ ? dns_->peer_port() : uint16_t{0}; port != 0 && map_) {
+    if (const uint16_t port = peer_api_port(); port != 0 && map_) {
         if (map_->self->address(Addr::Family::kV4).is_valid()) h.services.push_back({"peerapi4", port, ""});
         if (map_->self->address(Addr::Family::kV6).is_valid()) h.services.push_back({"peerapi6", port, ""});
-        h.services.push_back({"peerapi-dns-proxy", 1, ""});
+        if (p.advertises_exit_node()) h.services.push_back({"peerapi-dns-proxy", 1, ""});
     }
     h.userspace = h.userspace_router = userspace();
     h.app_connector = false;
@@ -497,6 +555,7 @@ void LocalBackend::on_netmap(std::shared_ptr<const netmap::NetMap> map, const ne
                 prefs.persist->user_profile = {u->id, u->login_name, u->display_name, u->profile_pic_url};
             set_prefs(std::move(prefs));
         }
+        if (profiles_.note_network(map_->magic_dns_suffix(), map_->domain)) save();
         Notify n;
         n.self_change_json = api::node_json(api_node(*map_->self));
         publish_(n);

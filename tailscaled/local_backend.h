@@ -25,16 +25,20 @@
 #include "tailscaled/derp_dialer.h"
 #include "tailscaled/dns_service.h"
 #include "tailscaled/engine.h"
+#include "tailscaled/file_reads.h"
+#include "tailscaled/file_sends.h"
 #include "tailscaled/ipn/profile.h"
 #include "tailscaled/ipn/state.h"
 #include "tailscaled/localapi/backend.h"
 #include "tailscaled/network_plan.h"
 #include "tailscaled/outgoing_dialer.h"
+#include "tailscaled/peer_api.h"
 #include "tailscaled/port_mapping.h"
 #include "tailscaled/relay_checks.h"
 #include "tailscaled/socks_datagrams.h"
 #include "tailscaled/state_file.h"
 #include "tailscaled/status_view.h"
+#include "tailscaled/taildrop.h"
 
 namespace mesh::daemon {
 
@@ -72,6 +76,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     void dns_query(const std::string& name, uint16_t type, DnsDone done) override;
     std::string net_map_json() override;
     std::string user_metrics() override;
+    std::string bug_report(const std::string& note, bool diagnose) override;
     std::string drops_json() override;
     std::string port_mapping_json() override;
     std::string peer_relay_sessions_json() override;
@@ -83,8 +88,10 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     bool uses_so_mark() override;
     void dial(const std::string& host, uint16_t port, platform::ByteStream client) override;
     std::string state_dir() override { return options_.state_dir; }
-    std::vector<api::LoginProfile> profiles() override;
+    std::vector<api::LoginProfile> profiles() override { return profiles_.all(); }
     api::LoginProfile current_profile() override { return profiles_.current(); }
+    Status switch_profile(const std::string& id) override;
+    Status remove_profile(const std::string& id) override;
     api::Notify initial_notify(uint64_t mask) override;
     Result<api::Prefs> edit_prefs(const api::MaskedPrefs& change, const localapi::Caller& caller) override;
     Status check_prefs(const api::Prefs& prefs) override;
@@ -95,6 +102,11 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     std::optional<Result<localapi::Reply>> debug_action(std::string_view action) override;
     void reset_auth() override;
     void when_host_ready(std::function<void()> done) override;
+    Result<std::string> file_targets_json() override;
+    void waiting_files(Duration wait, FilesDone done) override;
+    void delete_file(const std::string& name, Done done) override;
+    void read_file(const std::string& name, platform::ByteStream client) override;
+    void put_file(platform::ByteStream client) override;
 
     // ---- control::ControlClient::Listener
     void on_auth_url(const std::string& url) override;
@@ -141,6 +153,8 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     /// host:port of the server if it is reached by plain http, else "".
     [[nodiscard]] std::string plain_control() const;
     // control
+    void leave_login();
+    void enter_login();
     void make_control();
     void drop_control();
     void log_in(std::string auth_key, bool interactive);
@@ -151,6 +165,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     // network
     [[nodiscard]] bool userspace() const { return engine_ && engine_->userspace(); }
     [[nodiscard]] OutgoingDialer::Hooks outgoing_hooks();
+    [[nodiscard]] uint16_t peer_api_port() const { return peer_api_ ? peer_api_->port() : uint16_t{0}; }
     void on_net_event(const platform::NetEvent& event);
     void apply_local_addrs();
     void apply_port_mapping();
@@ -162,6 +177,8 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     void apply_dns();
     void apply_relay();
     void serve_peers();
+    void start_files();
+    void apply_files();
     void repair_router();
     void take_down();
     void set_derp_map(std::shared_ptr<const derp::DerpMap> map);
@@ -204,6 +221,10 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     std::unique_ptr<control::ControlClient> control_;
     std::unique_ptr<DnsService> dns_;
     std::unique_ptr<OutgoingDialer> outgoing_;
+    std::unique_ptr<Taildrop> taildrop_;
+    std::unique_ptr<FileSends> sends_;
+    std::unique_ptr<FileReads> reads_;
+    std::unique_ptr<PeerApi> peer_api_;  ///< while we are up
     std::unique_ptr<SocksDatagrams> datagrams_;
     std::unique_ptr<PortMapping> port_mapping_;  ///< none: switched off by the environment
     std::shared_ptr<const dataplane::Tables> tables_;  ///< as the packet loop has them

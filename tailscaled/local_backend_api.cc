@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <ctime>
 
 #include "base/json.h"
 #include "base/log.h"
@@ -49,6 +51,7 @@ StatusInputs LocalBackend::inputs(const EngineSnapshot& engine) {
     in.health = health();
     in.endpoints = endpoints_;
     in.home_derp = home_derp_;
+    in.peer_api_port = peer_api_port();
     in.tun = !userspace();
     in.wall = loop_.wall();
     in.now = platform::read_clock();
@@ -136,6 +139,20 @@ std::string LocalBackend::user_metrics() {
     return metrics_text(inputs(engine));
 }
 
+std::string LocalBackend::bug_report(const std::string& note, bool diagnose) {
+    const std::time_t now = loop_.wall().unix_ns / 1'000'000'000;
+    std::tm tm{};
+    gmtime_r(&now, &tm);
+    std::array<uint8_t, 8> id{};
+    random_.fill(id);
+    std::string mark = fmt::format("BUG-{}-{:04}{:02}{:02}{:02}{:02}{:02}Z-{}", log_id_, tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min,
+                                   tm.tm_sec, hex_encode(id));
+    log::info("user bugreport: {}", mark);
+    if (!note.empty()) log::info("user bugreport note: {}", log::printable(note, 2000));
+    if (diagnose) log::info("user bugreport doctor: {}", log::printable(doctor_report(std::nullopt), 100'000));
+    return mark;
+}
+
 std::string LocalBackend::drops_json() { return daemon::drops_json(engine_snapshot()); }
 
 std::string LocalBackend::paths_json(const std::optional<Addr>& peer) {
@@ -209,11 +226,6 @@ void LocalBackend::dial(const std::string& host, uint16_t port, platform::ByteSt
 
 bool LocalBackend::uses_so_mark() { return platform::socket_mark_works(); }
 
-std::vector<api::LoginProfile> LocalBackend::profiles() {
-    if (profiles_.current().key.empty()) return {};
-    return {profiles_.current()};
-}
-
 Notify LocalBackend::initial_notify(uint64_t mask) {
     Notify n;
     if (mask & api::kWatchInitialState) {
@@ -221,6 +233,8 @@ Notify LocalBackend::initial_notify(uint64_t mask) {
         if (!auth_url_.empty()) n.browse_to_url = auth_url_;
     }
     if (mask & api::kWatchInitialPrefs) n.prefs = profiles_.prefs();
+    if ((mask & api::kWatchInitialOutgoingFiles) && sends_) n.outgoing_files = sends_->files();
+    if ((mask & api::kWatchInitialState) && taildrop_) n.files_waiting = taildrop_->has_files();
     if ((mask & api::kWatchInitialNetMap) && map_) {
         n.self_change_json = api::node_json(api_node(*map_->self));
         if (!(mask & api::kWatchNoNetMap)) n.net_map_json = net_map_json();

@@ -136,7 +136,7 @@ void LocalBackend::apply_map(const netmap::PeerChanges* changes) {
     }
     if (plan.policy) {
         serve_peers();
-        tables_ = make_tables(*map_, profiles_.prefs(), ids_, net_, wall, dns_ ? dns_->peer_port() : uint16_t{0});
+        tables_ = make_tables(*map_, profiles_.prefs(), ids_, net_, wall, peer_api_port());
         engine_->set_tables(tables_);
     }
     queue_peers(std::move(plan.slice));
@@ -213,17 +213,6 @@ void LocalBackend::apply_dns() {
     dns_->apply(wanted);
 }
 
-/// An exit node answers names for those who use it, and says where.
-void LocalBackend::serve_peers() {
-    if (!dns_) return;
-    const uint16_t before = dns_->peer_port();
-    const Addr own = map_->self->addresses.empty() ? Addr{} : map_->self->addresses.front().addr;
-    PeerApi::Allowed allowed;
-    if (profiles_.prefs().advertises_exit_node())
-        allowed = [this](const Addr& peer) { return map_ && tables_ && may_use_internet(*map_, *tables_, peer); };
-    if (dns_->serve_peers(own, std::move(allowed)) != before) send_update();
-}
-
 void LocalBackend::when_host_ready(std::function<void()> done) {
     if (!dns_) return done();
     dns_->when_settled(std::move(done));
@@ -252,6 +241,7 @@ void LocalBackend::take_down() {
     applied_ = false;
     apply_port_mapping();
     apply_relay();
+    peer_api_.reset();
     if (dns_) dns_->take_down();
     any_session_ = false;
     starting_since_ = {};

@@ -159,27 +159,61 @@ std::vector<Prefix> accepted_prefixes(const NetMap& map, const Node& node, const
     return out;
 }
 
-RelayGrants relay_grants(const NetMap& map) {
-    RelayGrants out;
+std::vector<Prefix> granted(const NetMap& map, std::string_view capability) {
+    std::vector<Prefix> out;
     const auto about_us = [&](const netstack::CapGrant& g) {
         return std::any_of(g.dsts.begin(), g.dsts.end(), [&](const Prefix& dst) {
             return std::any_of(map.self->addresses.begin(), map.self->addresses.end(),
                                [&](const Prefix& own) { return own.is_single() && dst.contains(own.addr); });
         });
     };
-    for (const netstack::FilterRule& rule : map.filter->rules) {
-        for (const netstack::CapGrant& g : rule.grants) {
-            for (const auto& [name, values] : g.caps) {
-                std::vector<Prefix>* list = name == "tailscale.com/cap/relay"          ? &out.client_list
-                                            : name == "tailscale.com/cap/relay-target" ? &out.server_list
-                                                                                       : nullptr;
-                if (list != nullptr && list->size() < kMaxCapSources && about_us(g)) list->insert(list->end(), rule.src.begin(), rule.src.end());
-            }
-        }
-    }
+    for (const netstack::FilterRule& rule : map.filter->rules)
+        for (const netstack::CapGrant& g : rule.grants)
+            for (const auto& [name, values] : g.caps)
+                if (name == capability && out.size() < kMaxCapSources && about_us(g)) out.insert(out.end(), rule.src.begin(), rule.src.end());
+    return out;
+}
+
+RelayGrants relay_grants(const NetMap& map) {
+    RelayGrants out;
+    out.client_list = granted(map, "tailscale.com/cap/relay");
+    out.server_list = granted(map, "tailscale.com/cap/relay-target");
     out.clients = netstack::PrefixSet(out.client_list);
     out.servers = netstack::PrefixSet(out.server_list);
     return out;
+}
+
+Result<std::string> file_sender(const NetMap& map, const Addr& peer) {
+    const auto node = map.node_by_addr(peer);
+    if (!node || node == map.self || node->jailed || node->unsigned_peerapi_only) return fail(Code::kDenied, "you may not send files to this node");
+    const bool same_user = node->user == map.self->user && !node->is_tagged() && !map.self->is_tagged();
+    if (!same_user && !holds(netstack::PrefixSet(granted(map, "https://tailscale.com/cap/file-send")), *node))
+        return fail(Code::kDenied, "you may not send files to this node: it belongs to another user, or is tagged");
+    if (!map.has_cap(kFileSharing)) return fail(Code::kDenied, "Taildrop is not enabled on this tailnet");
+    return node->stable_id;
+}
+
+FileTargets::FileTargets(const NetMap& map)
+    : enabled_(map.has_cap(kFileSharing)), user_(map.self->user), others_(granted(map, "https://tailscale.com/cap/file-sharing-target")) {}
+
+TaildropTarget FileTargets::of(const Node& node, api::State state) const {
+    if (state != api::State::kRunning) return TaildropTarget::kNotRunning;
+    if (!enabled_) return TaildropTarget::kMissingCap;
+    if (!node.online.value_or(false)) return TaildropTarget::kOffline;
+    if (!takes(node)) return is_tv(node) ? TaildropTarget::kUnsupportedOs : TaildropTarget::kOtherOwner;
+    if (!peer_api(node).is_valid()) return TaildropTarget::kNoPeerApi;
+    return TaildropTarget::kAvailable;
+}
+
+bool FileTargets::is_tv(const Node& node) { return node.hostinfo && node.hostinfo->os == "tvOS"; }
+
+bool FileTargets::takes(const Node& node) const { return !is_tv(node) && (node.user == user_ || holds(others_, node)); }
+
+Endpoint peer_api(const Node& node) {
+    if (!node.hostinfo) return {};
+    for (const auto family : {Addr::Family::kV4, Addr::Family::kV6})
+        if (const uint16_t port = node.hostinfo->peerapi_port(family); port != 0 && node.address(family).is_valid()) return {node.address(family), port};
+    return {};
 }
 
 bool holds(const netstack::PrefixSet& set, const Node& node) {

@@ -12,6 +12,7 @@
 #include "platform/linux/net_state.h"
 #include "platform/linux/router_plan.h"
 #include "tailscaled/api/prefs.h"
+#include "tailscaled/api/state.h"
 #include "tailscaled/engine.h"
 #include "tailscaled/netmap/netmap.h"
 
@@ -47,6 +48,36 @@ inline constexpr size_t kMaxRoutes = 16'384;
 /// 169.254.169.254), nor a prefix with host bits.
 [[nodiscard]] std::vector<Prefix> accepted_prefixes(const netmap::NetMap& map, const netmap::Node& node, const api::Prefs& prefs,
                                                     bool is_exit_node);
+
+/// Sources that the filter grants an application capability towards this node.
+[[nodiscard]] std::vector<Prefix> granted(const netmap::NetMap& map, std::string_view capability);
+
+/// The tailnet lets this node send and take files.
+inline constexpr const char* kFileSharing = "https://tailscale.com/cap/file-sharing";
+/// The stable id of the peer at this address if it may send this node files; else why not. As the original: a node of the same
+/// user, neither of them tagged, or one with the capability.
+[[nodiscard]] Result<std::string> file_sender(const netmap::NetMap& map, const Addr& peer);
+/// As the status numbers them.
+enum class TaildropTarget : uint8_t {
+    kUnknown, kAvailable, kNoNetmap, kNotRunning, kMissingCap, kOffline, kNoPeerInfo, kUnsupportedOs, kNoPeerApi, kOtherOwner,
+};
+/// To whom this node may send files.
+class FileTargets {
+   public:
+    explicit FileTargets(const netmap::NetMap& map);
+    [[nodiscard]] TaildropTarget of(const netmap::Node& node, api::State state) const;
+    /// Leaving aside whether it is there.
+    [[nodiscard]] bool takes(const netmap::Node& node) const;
+    [[nodiscard]] bool enabled() const { return enabled_; }
+
+   private:
+    [[nodiscard]] static bool is_tv(const netmap::Node& node);
+    const bool enabled_;
+    const netmap::UserId user_;
+    const netstack::PrefixSet others_;
+};
+/// Where a node's PeerAPI is; IPv4 first. Invalid: it has none.
+[[nodiscard]] Endpoint peer_api(const netmap::Node& node);
 
 /// Who may relay for whom by UDP, from the application grants of the filter: tailscale.com/cap/relay and .../relay-target.
 struct RelayGrants {

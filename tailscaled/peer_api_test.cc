@@ -60,24 +60,25 @@ TEST(PeerRequest, WhoMayAskAndHow) {
 }
 
 TEST(PeerRequest, ThePortStaysTheSame) {
-    const uint16_t port = peer_api_port(Addr::v4(100, 64, 0, 1));
+    const uint16_t port = peer_api_port_for(Addr::v4(100, 64, 0, 1));
     EXPECT_GE(port, 0x8000);
-    EXPECT_EQ(port, peer_api_port(Addr::v4(100, 64, 0, 1)));
-    EXPECT_NE(port, peer_api_port(Addr::v4(100, 64, 0, 2)));
+    EXPECT_EQ(port, peer_api_port_for(Addr::v4(100, 64, 0, 1)));
+    EXPECT_NE(port, peer_api_port_for(Addr::v4(100, 64, 0, 2)));
 }
 
 class PeerApiTest : public ::testing::Test {
    protected:
     void serve() {
-        api = PeerApi::start(
-                  loop, "", 0, [this](const Addr&) { return allowed; },
-                  [this](ByteSpan query, PeerApi::Reply reply) {
-                      ++asked;
-                      if (silent)
-                          held.push_back(std::move(reply));
-                      else
-                          reply(to_bytes(query));
-                  })
+        PeerApi::Services services;
+        services.may_ask = [this](const Addr&) { return allowed; };
+        services.ask = [this](ByteSpan query, PeerApi::Reply reply) {
+            ++asked;
+            if (silent)
+                held.push_back(std::move(reply));
+            else
+                reply(to_bytes(query));
+        };
+        api = PeerApi::start(loop, "", 0, std::move(services))
                   .value();
     }
     std::unique_ptr<platform::HttpClient::Call> send(std::function<void(Result<platform::HttpResponse>)> done) {

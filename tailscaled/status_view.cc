@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/version.h"
+#include "tailscaled/network_plan.h"
 
 namespace mesh::daemon {
 
@@ -83,11 +84,6 @@ bool is_exit_node(const api::Prefs& prefs, const Node& n) {
     return std::any_of(n.addresses.begin(), n.addresses.end(), [&](const Prefix& p) { return p.addr == *prefs.exit_node_ip; });
 }
 
-int taildrop_target(const Node& n) {
-    // Words of the original: 5 offline, 8 the peer has no PeerAPI.
-    return !n.online.value_or(false) ? 5 : 8;
-}
-
 void add_traffic(api::PeerStatus& s, const PeerSnapshot& p, const NetMap& map, WallTime wall, Time now) {
     s.rx_bytes = p.rx_bytes;
     s.tx_bytes = p.tx_bytes;
@@ -135,6 +131,9 @@ api::DaemonStatus build_status(const StatusInputs& in, bool with_peers) {
     std::vector<std::string> addrs;
     for (const auto& e : in.endpoints) addrs.push_back(e.ep.str());
     s.self.addrs = addrs;
+    s.self.peer_api_url.clear();
+    for (const Addr& a : s.tailscale_ips)
+        if (in.peer_api_port != 0) s.self.peer_api_url.push_back("http://" + Endpoint{a, in.peer_api_port}.str());
     s.magic_dns_suffix = map.magic_dns_suffix();
     s.current_tailnet = api::TailnetStatus{map.domain, s.magic_dns_suffix, map.dns->proxied};
     if (!map.dns->cert_domains.empty()) s.cert_domains = map.dns->cert_domains;
@@ -147,10 +146,11 @@ api::DaemonStatus build_status(const StatusInputs& in, bool with_peers) {
     add_user(map.self->user);
     if (with_peers) {
         s.peers.emplace();
+        const FileTargets targets(map);
         for (const auto& node : map.peers) {
             api::PeerStatus p = node_status(map, *node, in.wall);
             p.in_magic_sock = true;
-            p.taildrop_target = taildrop_target(*node);
+            p.taildrop_target = static_cast<int>(targets.of(*node, in.state));
             p.exit_node = is_exit_node(*in.prefs, *node);
             if (const auto it = in.engine->peers.find(in.peer_id(node->id)); it != in.engine->peers.end())
                 add_traffic(p, it->second, map, in.wall, in.now);

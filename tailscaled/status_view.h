@@ -28,6 +28,7 @@ struct StatusInputs {
     std::vector<std::string> health;
     std::vector<magicsock::LocalEndpoint> endpoints;
     int home_derp = 0;
+    uint16_t peer_api_port = 0;  ///< of ours; 0: none
     bool tun = true;  ///< false: userspace networking
     WallTime wall;
     Time now;

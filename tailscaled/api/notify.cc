@@ -36,7 +36,7 @@ void write_health(JsonText& out, const std::vector<HealthWarning>& warnings) {
 bool Notify::empty() const {
     return !err_message && !login_finished && !state && !prefs && self_change_json.empty() &&
            initial_status_json.empty() && net_map_json.empty() && !engine && !browse_to_url && !drive_shares &&
-           peers_changed_json.empty() && peers_removed.empty() && !health;
+           peers_changed_json.empty() && peers_removed.empty() && !health && !files_waiting && !outgoing_files;
 }
 
 void write_notify(JsonText& out, const Notify& n) {
@@ -70,6 +70,15 @@ void write_notify(JsonText& out, const Notify& n) {
     if (!n.peers_removed.empty()) {
         out.key("PeersRemoved").open_array();
         for (const int64_t id : n.peers_removed) out.integer(id);
+        out.close_array();
+    }
+    if (n.files_waiting) out.raw_field("FilesWaiting", "{}");
+    if (n.outgoing_files) {
+        out.key("OutgoingFiles").open_array();
+        for (const OutgoingFile& f : *n.outgoing_files) {
+            out.open_object().field("ID", f.id).field("PeerID", f.peer_id).field("Name", f.name).field("Started", f.started);
+            out.field("DeclaredSize", f.declared_size).field("Sent", f.sent).field("Finished", f.finished).field("Succeeded", f.succeeded).close_object();
+        }
         out.close_array();
     }
     if (n.health) {

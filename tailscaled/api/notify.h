@@ -55,6 +55,18 @@ struct HealthWarning {
     bool impacts_connectivity = false;
 };
 
+/// A file on its way to a peer.
+struct OutgoingFile {
+    std::string id;
+    std::string peer_id;  ///< stable id
+    std::string name;
+    WallTime started;
+    int64_t declared_size = 0;  ///< -1: not known
+    int64_t sent = 0;
+    bool finished = false;
+    bool succeeded = false;
+};
+
 struct Notify {
     std::string version;
     std::string session_id;  ///< set by the server on first messages
@@ -71,6 +83,9 @@ struct Notify {
     std::string peers_changed_json;      ///< array of Node; "" = absent. Sent only to watchers of peer changes
     std::vector<int64_t> peers_removed;
     std::optional<std::vector<HealthWarning>> health;  ///< empty list: {"Warnings":null}
+
+    bool files_waiting = false;                             ///< peers' files can be fetched
+    std::optional<std::vector<OutgoingFile>> outgoing_files;
 
     /// Nothing set but version and session.
     [[nodiscard]] bool empty() const;

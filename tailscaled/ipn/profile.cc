@@ -27,8 +27,29 @@ bool is_profile_key(std::string_view key) {
            std::all_of(key.begin(), key.end(), [](char c) { return c > ' ' && c < 0x7f; });
 }
 
-Json user_json(const api::UserProfile& u) {
-    return {{"ID", u.id}, {"LoginName", u.login_name}, {"DisplayName", u.display_name}};
+api::LoginProfile read_profile(const std::string& id, const Json& j) {
+    api::LoginProfile p;
+    p.id = id;
+    p.key = json::str(j, "Key");
+    p.name = json::str(j, "Name");
+    p.node_id = json::str(j, "NodeID");
+    p.control_url = json::str(j, "ControlURL");
+    if (const Json* n = json::find(j, "NetworkProfile")) {
+        p.magic_dns_name = json::str(*n, "MagicDNSName");
+        p.domain_name = json::str(*n, "DomainName");
+        p.display_name = json::str(*n, "DisplayName");
+    }
+    if (const Json* u = json::find(j, "UserProfile"))
+        p.user_profile = {json::integer(*u, "ID"), json::str(*u, "LoginName"), json::str(*u, "DisplayName"), json::str(*u, "ProfilePicURL")};
+    p.created = json::parse_time(json::str(j, "Created")).value_or(WallTime{});
+    return p;
+}
+
+/// The list of logins, with what others wrote into it.
+Json stored_profiles(const StateStore& store) {
+    if (const auto text = store.get(kProfiles))
+        if (auto j = json::parse(*text, 4U << 20); j && j->is_object()) return std::move(*j);
+    return Json::object();
 }
 
 }  // namespace
@@ -63,19 +84,9 @@ Result<Profiles> Profiles::load(StateStore store, Random& random) {
     }
     if (const auto text = p.store_.get(kProfiles)) {
         TRY_ASSIGN(const Json all, json::parse(*text, 4U << 20));
-        if (all.is_object()) {
-            for (const auto& [id, j] : all.items()) {
-                if (json::str(j, "Key") != p.profile_.key || p.profile_.key.empty()) continue;
-                p.profile_.id = id;
-                p.profile_.name = json::str(j, "Name");
-                p.profile_.node_id = json::str(j, "NodeID");
-                p.profile_.control_url = json::str(j, "ControlURL");
-                if (const Json* u = json::find(j, "UserProfile"))
-                    p.profile_.user_profile = {json::integer(*u, "ID"), json::str(*u, "LoginName"),
-                                               json::str(*u, "DisplayName"), json::str(*u, "ProfilePicURL")};
-                p.profile_.created = json::parse_time(json::str(j, "Created")).value_or(WallTime{});
-            }
-        }
+        if (all.is_object())
+            for (const auto& [id, j] : all.items())
+                if (!p.profile_.key.empty() && json::str(j, "Key") == p.profile_.key) p.profile_ = read_profile(id, j);
     }
     return p;
 }
@@ -89,22 +100,81 @@ void Profiles::set_prefs(api::Prefs prefs, Random& random, WallTime now) {
     profile_.control_url = prefs_.control_url;
     profile_.name = prefs_.profile_name.empty() ? profile_.user_profile.login_name : prefs_.profile_name;
     if (profile_.key.empty()) {
-        profile_.id = hex4(random);
+        do profile_.id = hex4(random);
+        while (stored_profiles(store_).contains(profile_.id));
         profile_.key = "profile-" + profile_.id;
         profile_.created = now;
     }
     write_profile();
 }
 
+void Profiles::become(api::LoginProfile profile, api::Prefs prefs, Random& random) {
+    profile_ = std::move(profile);
+    prefs_ = std::move(prefs);
+    // Another login is another node for everybody else: its pings must not be taken for the old one's.
+    disco_ = DiscoPrivate::generate(random);
+    if (profile_.key.empty())
+        store_.erase(kCurrent);
+    else
+        store_.set(kCurrent, profile_.key);
+    write_ours();
+}
+
 void Profiles::forget_login(Random& random) {
     if (!profile_.key.empty()) store_.erase(profile_.key);
-    store_.erase(kCurrent);
-    store_.set(kProfiles, "{}");
-    profile_ = {};
-    prefs_ = {};
-    // A new login is a new node for everybody else: its pings must not be taken for the old one's.
-    disco_ = DiscoPrivate::generate(random);
-    write_ours();
+    Json all = stored_profiles(store_);
+    all.erase(profile_.id);
+    store_.set(kProfiles, json::dump(all));
+    become({}, {}, random);
+}
+
+bool Profiles::note_network(const std::string& magic_dns_name, const std::string& domain_name) {
+    if (profile_.key.empty() || (profile_.magic_dns_name == magic_dns_name && profile_.domain_name == domain_name)) return false;
+    profile_.magic_dns_name = magic_dns_name;
+    profile_.domain_name = domain_name;
+    write_profile();
+    return true;
+}
+
+std::vector<api::LoginProfile> Profiles::all() const {
+    std::vector<api::LoginProfile> out;
+    const Json all = stored_profiles(store_);
+    for (const auto& [id, j] : all.items()) {
+        api::LoginProfile p = read_profile(id, j);
+        if (is_profile_key(p.key)) out.push_back(std::move(p));
+    }
+    std::stable_sort(out.begin(), out.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+    return out;
+}
+
+void Profiles::drop_unused() {
+    if (!profile_.key.empty() && !has_node_key()) remove(profile_.id);
+}
+
+Status Profiles::select(const std::string& id, Random& random) {
+    const auto known = all();
+    const auto it = std::find_if(known.begin(), known.end(), [&](const api::LoginProfile& p) { return p.id == id; });
+    if (it == known.end()) return fail(Code::kNotFound, "profile not found");
+    if (it->key == profile_.key) return {};
+    const auto text = store_.get(it->key);
+    auto prefs = text ? api::parse_prefs(*text) : fail(Code::kNotFound, "no settings");
+    if (!prefs) return fail(Code::kInvalid, "the profile in the state file is damaged: " + prefs.error().context);
+    drop_unused();
+    become(*it, std::move(*prefs), random);
+    return {};
+}
+
+void Profiles::begin_another(Random& random) {
+    drop_unused();
+    become({}, {}, random);
+}
+
+void Profiles::remove(const std::string& id) {
+    Json all = stored_profiles(store_);
+    if (!all.contains(id)) return;
+    if (const std::string key = json::str(all[id], "Key"); is_profile_key(key)) store_.erase(key);
+    all.erase(id);
+    store_.set(kProfiles, json::dump(all));
 }
 
 int64_t Profiles::timestamp_floor(WallTime now) const {
@@ -134,16 +204,20 @@ void Profiles::write_ours() {
 void Profiles::write_profile() {
     store_.set(profile_.key, api::prefs_json(prefs_, api::Secrets::kShown));
     store_.set(kCurrent, profile_.key);
-    Json all = Json::object();
-    all[profile_.id] = Json{{"ID", profile_.id},
-                            {"Name", profile_.name},
-                            {"NetworkProfile", {{"MagicDNSName", profile_.magic_dns_name}, {"DomainName", profile_.domain_name}, {"DisplayName", profile_.display_name}}},
-                            {"Key", profile_.key},
-                            {"UserProfile", user_json(profile_.user_profile)},
-                            {"NodeID", profile_.node_id},
-                            {"LocalUserID", ""},
-                            {"ControlURL", profile_.control_url},
-                            {"Created", json::time_text(profile_.created)}};
+    Json all = stored_profiles(store_);
+    Json& j = all[profile_.id];
+    if (!j.is_object()) j = Json::object();
+    const api::UserProfile& u = profile_.user_profile;
+    j["ID"] = profile_.id;
+    j["Name"] = profile_.name;
+    j["NetworkProfile"] = {{"MagicDNSName", profile_.magic_dns_name}, {"DomainName", profile_.domain_name}, {"DisplayName", profile_.display_name}};
+    j["Key"] = profile_.key;
+    j["UserProfile"] = {{"ID", u.id}, {"LoginName", u.login_name}, {"DisplayName", u.display_name}};
+    if (!u.profile_pic_url.empty()) j["UserProfile"]["ProfilePicURL"] = u.profile_pic_url;
+    j["NodeID"] = profile_.node_id;
+    j["LocalUserID"] = "";
+    j["ControlURL"] = profile_.control_url;
+    j["Created"] = json::time_text(profile_.created);
     store_.set(kProfiles, json::dump(all));
 }
 

@@ -7,6 +7,7 @@
 /// our pings at once; that asks for WireGuard timestamps that never go back, hence the floor.
 
 #include <string>
+#include <vector>
 
 #include "base/keys.h"
 #include "base/random.h"
@@ -32,8 +33,19 @@ class Profiles {
 
     /// Replaces the prefs including `persist`.
     void set_prefs(api::Prefs prefs, Random& random, WallTime now);
-    /// Logout: the login goes, the machine key stays; prefs return to fresh ones.
+    /// Logout: this login goes, others and the machine key stay; prefs return to fresh ones.
     void forget_login(Random& random);
+    /// What the server calls the network of this login. True if the store changed.
+    bool note_network(const std::string& magic_dns_name, const std::string& domain_name);
+
+    /// All logins this installation knows, by name.
+    [[nodiscard]] std::vector<api::LoginProfile> all() const;
+    /// Another of them becomes the current one. kNotFound: none of that id; kInvalid: it is damaged.
+    [[nodiscard]] Status select(const std::string& id, Random& random);
+    /// The next login becomes one more, with fresh prefs; the current one stays as it is.
+    void begin_another(Random& random);
+    /// Forgets one that is not the current one. Unknown ones are no error.
+    void remove(const std::string& id);
 
     /// Timestamps of WireGuard initiations start above this (nanoseconds since the epoch).
     [[nodiscard]] int64_t timestamp_floor(WallTime now) const;
@@ -45,6 +57,9 @@ class Profiles {
    private:
     void write_ours();
     void write_profile();
+    /// The current one goes if nobody ever logged in with it.
+    void drop_unused();
+    void become(api::LoginProfile profile, api::Prefs prefs, Random& random);
 
     StateStore store_;
     MachinePrivate machine_;

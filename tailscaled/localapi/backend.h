@@ -65,6 +65,8 @@ class Backend {
     virtual std::string net_map_json() = 0;
     /// Prometheus text.
     virtual std::string user_metrics() = 0;
+    /// A mark that also stands in the log: "BUG-…". With `diagnose` what the doctor finds is logged as well.
+    virtual std::string bug_report(const std::string& note, bool diagnose) = 0;
     /// Compact JSON object name → count of the packet path's drops by reason.
     virtual std::string drops_json() = 0;
     /// Compact JSON object: the port that the router forwards to us, and what stands in the way.
@@ -88,8 +90,14 @@ class Backend {
     /// POST dial without a TUN: the connection of a client that waits for its other end. `client` hears "101" or "502 dial failure: …"
     /// and is the backend's from now on. Not called if the status says TUN.
     virtual void dial(const std::string& host, uint16_t port, platform::ByteStream client) = 0;
+    /// Nodes that files can be sent to: compact JSON [{Node,PeerAPIURL}]; an error in words if that is off.
+    virtual Result<std::string> file_targets_json() = 0;
     virtual std::vector<api::LoginProfile> profiles() = 0;
     virtual api::LoginProfile current_profile() = 0;
+    /// Another login becomes the current one ("" = one to come, with fresh prefs); the node goes over to it. kNotFound: no such one.
+    virtual Status switch_profile(const std::string& id) = 0;
+    /// Forgets a login; the current one as if it had never been. The control server is not told.
+    virtual Status remove_profile(const std::string& id) = 0;
     /// First message for a new watcher; the parts named by `mask` (api::WatchBit).
     virtual api::Notify initial_notify(uint64_t mask) = 0;
 
@@ -109,6 +117,14 @@ class Backend {
     using PingDone = std::function<void(const api::PingResult&)>;
     /// `done` may never be called (no pong): the client gives up and closes.
     virtual void ping(const api::PingRequest& request, PingDone done) = 0;
+    /// Files from peers: compact JSON [{Name,Size}], null if none. With `wait` (0 to a day): as soon as there is one, or none at the end.
+    using FilesDone = std::function<void(Result<std::string>)>;
+    virtual void waiting_files(Duration wait, FilesDone done) = 0;
+    virtual void delete_file(const std::string& name, Done done) = 0;
+    /// GET files/NAME: `client` hears the whole answer, and is the backend's from now on.
+    virtual void read_file(const std::string& name, platform::ByteStream client) = 0;
+    /// PUT file-put/ID/NAME: `client`'s request has not been read yet, for it may be endless. The backend reads, refuses and answers it.
+    virtual void put_file(platform::ByteStream client) = 0;
     /// POST debug?action=…: "rebind", "restun", …; nullopt = unknown action → 400.
     virtual std::optional<Result<Reply>> debug_action(std::string_view action) = 0;
     virtual void reset_auth() = 0;

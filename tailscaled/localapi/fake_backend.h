@@ -69,6 +69,30 @@ class FakeBackend : public Backend {
         client.write("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ts-dial\r\n\r\n");
     }
     std::string dialled;
+    std::string bug_report(const std::string& note, bool diagnose) override {
+        calls.push_back("bugreport " + note + (diagnose ? " diagnosed" : ""));
+        return "BUG-1-20261121000000Z-0000000000000000";
+    }
+    Result<std::string> file_targets_json() override { return R"([])"; }
+    void waiting_files(Duration wait, FilesDone done) override {
+        calls.push_back("files " + std::to_string(wait.ns / 1'000'000'000));
+        done(std::string(R"([{"Name":"a b.txt","Size":3}])"));
+    }
+    void delete_file(const std::string& name, Done done) override {
+        calls.push_back("delete " + name);
+        done(name == "none" ? Status(fail(Code::kNotFound, "open none: No such file or directory")) : Status());
+    }
+    void read_file(const std::string& name, platform::ByteStream client) override {
+        calls.push_back("read " + name);
+        file_written = client.write("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + std::string(100'000, 'x'));
+        taken = std::move(client);
+    }
+    void put_file(platform::ByteStream client) override {
+        calls.emplace_back("put");
+        taken = std::move(client);
+    }
+    platform::ByteStream taken;
+    bool file_written = false;
     std::string state_dir() override { return "/var/lib/tailscale"; }
     std::vector<api::LoginProfile> profiles() override { return {current_profile()}; }
     api::LoginProfile current_profile() override {
@@ -76,6 +100,14 @@ class FakeBackend : public Backend {
         p.id = "8175";
         p.name = "alice";
         return p;
+    }
+    Status switch_profile(const std::string& id) override {
+        calls.push_back("switch " + id);
+        return id == "nosuch" ? Status(fail(Code::kNotFound, "profile not found")) : Status();
+    }
+    Status remove_profile(const std::string& id) override {
+        calls.push_back("remove " + id);
+        return {};
     }
     api::Notify initial_notify(uint64_t mask) override {
         api::Notify n;

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 
@@ -273,6 +274,33 @@ void get_doctor(const Call& c) {
     c.backend().doctor(peer, c.param("measure") == "true", [respond = c.respond](const std::string& json) { respond(pretty(json)); });
 }
 
+// ---- files of peers; what moves their content is in Session
+
+http1::Response get_file_targets(const Call& c) {
+    const auto targets = c.backend().file_targets_json();
+    return targets ? json_response(*targets) : json_error(500, targets.error().message());
+}
+
+void any_files(const Call& c) {
+    const std::string name(c.rest("files/"));
+    if (!name.empty()) {
+        if (c.method() != "DELETE") return c.respond(text_response(400, "want GET or DELETE"));
+        return c.backend().delete_file(name, [respond = c.respond](const Status& ok) {
+            respond(ok ? no_content() : text_response(500, ok.error().message()));
+        });
+    }
+    if (c.method() != "GET") return c.respond(text_response(400, "want GET to list files"));
+    const std::string text = c.param("waitsec");
+    int64_t wait = 0;
+    if (!text.empty()) {
+        const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), wait);
+        if (ec != std::errc() || end != text.data() + text.size()) return c.respond(text_response(400, "invalid waitsec"));
+    }
+    c.backend().waiting_files(seconds(std::clamp<int64_t>(wait, 0, 86'400)), [respond = c.respond](const Result<std::string>& json) {
+        respond(json ? json_response(*json) : text_response(500, json.error().message()));
+    });
+}
+
 // ---- profiles
 
 http1::Response any_profiles(const Call& c) {
@@ -283,8 +311,10 @@ http1::Response any_profiles(const Call& c) {
         return out.take();
     };
     if (id.empty()) {
-        // A second account would need a second set of state; there is one.
-        if (c.method() == "PUT") return text_response(501, "more than one account is not supported");
+        if (c.method() == "PUT") {
+            if (const Status ok = c.backend().switch_profile(""); !ok) return text_response(500, ok.error().message());
+            return response(201, "", "");
+        }
         if (c.method() != "GET") return text_response(405, "use GET or PUT");
         std::string list;
         for (const api::LoginProfile& p : c.backend().profiles()) list += (list.empty() ? "" : ",") + json_of(p);
@@ -297,10 +327,13 @@ http1::Response any_profiles(const Call& c) {
         return text_response(404, "Profile not found");
     }
     if (c.method() == "POST") {
-        if (c.backend().current_profile().id == id) return no_content();
-        return text_response(500, "profile not found");
+        const Status ok = c.backend().switch_profile(std::string(id));
+        return ok ? no_content() : text_response(500, ok.error().message());
     }
-    if (c.method() == "DELETE") return text_response(501, "deleting an account is not supported: use logout");
+    if (c.method() == "DELETE") {
+        const Status ok = c.backend().remove_profile(std::string(id));
+        return ok ? no_content() : text_response(500, ok.error().message());
+    }
     return text_response(405, "use GET, POST or DELETE");
 }
 
@@ -413,17 +446,17 @@ constexpr std::array kRoutes = {
     Route{"reload-config", "POST", "access denied",
           [](const Call&) { return json_response(R"({"Reloaded":false,"Err":""})"); }},
     Route{"bugreport", "POST", nullptr,
-          [](const Call&) {
-              return response(200, "text/plain",
-                              "BUG-NO-LOGS-NO-SUPPORT-this-node-has-had-its-logging-disabled\n");
+          [](const Call& c) {
+              return response(200, "text/plain", c.backend().bug_report(log::printable(c.param("note"), 1000), c.param("diagnose") == "true") + "\n");
           }},
     Route{"update/check", nullptr, nullptr,
           [](const Call&) { return response(200, kText, "{\"RunningLatest\":true}\n"); }},
     Route{"services", nullptr, nullptr, [](const Call&) { return json_response("{}"); }},
     Route{"policy/", nullptr, nullptr, [](const Call&) { return pretty(R"({"Summary":{"Scope":"Device"}})"); }},
+    Route{"file-targets", "GET", nullptr, get_file_targets},
+    Route{"files/", nullptr, "file access denied", nullptr, any_files},
+    Route{"file-put/", nullptr, "file access denied", [](const Call&) { return text_response(400, "want PUT to put file"); }},
     // Asked for by programs, not offered here: an answer they understand.
-    Route{"file-targets", nullptr, nullptr, [](const Call&) { return json_response("[]"); }},
-    Route{"files/", nullptr, "file access denied", [](const Call&) { return json_response("null"); }},
     Route{"id-token", nullptr, "id-token access denied",
           [](const Call&) { return text_response(501, "Not implemented yet"); }},
     Route{"query-feature", "POST", nullptr, [](const Call&) { return text_response(501, "Not implemented yet"); }},

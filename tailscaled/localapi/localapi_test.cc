@@ -2,12 +2,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
 #include <fstream>
 #include <sstream>
 
+#include "platform/net/stream_pair.h"
+#include "platform/test_support.h"
 #include "tailscaled/localapi/debug_reports.h"
 #include "tailscaled/localapi/fake_backend.h"
 #include "tailscaled/localapi/peer_auth.h"
+#include "tailscaled/localapi/server.h"
 #include "tailscaled/localapi/session.h"
 
 namespace mesh::localapi {
@@ -159,6 +164,11 @@ TEST_F(SessionTest, WrongQuestionsGetTheTextsClientsKnow) {
     expect(post("debug?action=nosuch"), 400, "unknown action \"nosuch\"\n");
     expect(get("profiles/nosuch"), 404, "Profile not found\n");
     expect(post("profiles/nosuch"), 500, "profile not found\n");
+    expect(post("profiles/8175"), 204, "");
+    expect(ask("PUT", "/localapi/v0/profiles/"), 201, "");
+    EXPECT_EQ(backend.calls.back(), "switch ");
+    expect(ask("DELETE", "/localapi/v0/profiles/8175"), 204, "");
+    EXPECT_EQ(backend.calls.back(), "remove 8175");
     expect(post("dial"), 400, "bad ts-dial upgrade\n");
     expect(get("dns-config"), 503, "no netmap\n");
     expect(get("dns-osconfig"), 200, "{\"Nameservers\":[\"10.0.0.1\"],\"SearchDomains\":[],\"MatchDomains\":[]}\n");
@@ -190,6 +200,64 @@ TEST_F(SessionTest, DialHandsTheConnectionOverWithoutATun) {
     EXPECT_EQ(backend.dialled, "b:22");
     EXPECT_TRUE(session->finished());
     EXPECT_EQ(wire.out, "") << "what the client hears is the backend's";
+}
+
+TEST_F(SessionTest, FilesOfPeersAreListedAndRemoved) {
+    EXPECT_EQ(get("file-targets").body, "[]\n");
+    EXPECT_EQ(get("files/?waitsec=0").body, "[{\"Name\":\"a b.txt\",\"Size\":3}]\n");
+    EXPECT_EQ(get("files/?waitsec=3600").status, 200U);
+    EXPECT_EQ(backend.calls.back(), "files 3600");
+    EXPECT_EQ(get("files/?waitsec=99999999").status, 200U);
+    EXPECT_EQ(backend.calls.back(), "files 86400");
+    EXPECT_EQ(get("files/?waitsec=x").body, "invalid waitsec\n");
+    EXPECT_EQ(ask("PUT", "/localapi/v0/files/").body, "want GET to list files\n");
+    EXPECT_EQ(ask("DELETE", "/localapi/v0/files/a%20b.txt").status, 204U);
+    EXPECT_EQ(backend.calls.back(), "delete a b.txt");
+    EXPECT_EQ(ask("DELETE", "/localapi/v0/files/none").status, 500U);
+}
+
+TEST_F(SessionTest, ContentOfFilesGoesPastTheSession) {
+    send(request("GET", "/localapi/v0/files/a%20b.txt"));
+    EXPECT_EQ(backend.calls.back(), "read a b.txt");
+    EXPECT_TRUE(session->finished());
+    // However long the file is: the request goes on unread, also if it begins in pieces.
+    connect(0);
+    send("PUT /localapi/v0/fi");
+    EXPECT_FALSE(session->finished());
+    send("le-put/n2/x HTTP/1.1\r\nHost: local-tailscaled.sock\r\nContent-Length: 99999999999\r\n\r\nabc");
+    EXPECT_EQ(backend.calls.back(), "put");
+    EXPECT_TRUE(session->finished());
+    EXPECT_EQ(wire.out, "");
+    backend.calls.clear();
+    connect(65534);
+    send("PUT /localapi/v0/file-put/n2/x HTTP/1.1\r\nHost: local-tailscaled.sock\r\nContent-Length: 99999999999\r\n\r\nabc");
+    EXPECT_TRUE(wire.out.starts_with("HTTP/1.1 403 ")) << wire.out;
+    EXPECT_NE(wire.out.find("file access denied\n"), std::string::npos);
+    connect(65534);
+    EXPECT_EQ(get("files/").body, "file access denied\n");
+    EXPECT_EQ(get("files/a").body, "file access denied\n");
+    EXPECT_EQ(ask("DELETE", "/localapi/v0/files/a").body, "file access denied\n");
+    EXPECT_TRUE(backend.calls.empty());
+}
+
+TEST(Server, AConnectionUsedBeforeCarriesAFileAsWell) {
+    platform::Loop loop;
+    FakeBackend backend;
+    SeededRandom random{1};
+    Server server(loop, backend, random, {"", ::geteuid()});
+    auto pair = platform::stream_pair().value();
+    server.adopt(std::move(pair.second));
+    const std::string host = " HTTP/1.1\r\nHost: local-tailscaled.sock\r\n\r\n";
+    pair.first.write("GET /localapi/v0/files/?waitsec=0" + host);
+    EXPECT_TRUE(platform::testing::turn_until(loop, [&] { return backend.calls.size() == 1; }));
+    pair.first.write("GET /localapi/v0/files/x" + host);
+    EXPECT_TRUE(platform::testing::turn_until(loop, [&] { return backend.calls.size() == 2; }));
+    EXPECT_TRUE(backend.file_written) << "a file is longer than the answer before it";
+}
+
+TEST_F(SessionTest, ABugReportIsAMark) {
+    EXPECT_EQ(post("bugreport?note=a%0Ab&diagnose=true").body, "BUG-1-20261121000000Z-0000000000000000\n");
+    EXPECT_EQ(backend.calls.back(), "bugreport a?b diagnosed");
 }
 
 TEST_F(SessionTest, OthersMayReadButNotWrite) {

@@ -26,6 +26,7 @@ class Server::Connection final : public Wire, platform::ByteStream::Listener {
     [[nodiscard]] size_t queued_bytes() const override { return stream_.queued_bytes(); }
     [[nodiscard]] platform::ByteStream release() override {
         stream_.detach();
+        stream_.set_queue_limit(platform::ByteStream::kDefaultQueueLimit);  // not that of the last answer
         return std::move(stream_);
     }
     void session_finished() override { server_.sweep_soon(); }

@@ -16,6 +16,8 @@ namespace {
 
 constexpr std::string_view kBusPath = "/localapi/v0/watch-ipn-bus";
 constexpr std::string_view kDialPath = "/localapi/v0/dial";
+constexpr std::string_view kFilesPath = "/localapi/v0/files/";
+constexpr std::string_view kPutFile = "PUT /localapi/v0/file-put/";
 constexpr std::string_view kHost = "local-tailscaled.sock";
 
 /// IMF-fixdate (RFC 9110 section 5.6.7).
@@ -106,6 +108,15 @@ void Session::pump() {
     pumping_ = true;
     while (!cut_ && !close_when_drained_ && !busy_ && !watching_ && !pending_.empty() &&
            wire_.queued_bytes() == 0) {
+        if (at_start_) {
+            const std::string_view begin = std::string_view(pending_).substr(0, kPutFile.size());
+            if (begin == kPutFile) {
+                hand_over_put();
+                break;
+            }
+            if (begin.size() < kPutFile.size() && kPutFile.starts_with(begin)) break;  // too little to tell
+            at_start_ = false;
+        }
         const auto used = parser_.feed(as_bytes(pending_));
         if (!used) {
             refuse(used.error());
@@ -118,6 +129,7 @@ void Session::pump() {
         }
         http1::Request request = parser_.take_request();
         parser_.reset();
+        at_start_ = true;
         handle(std::move(request));
     }
     pumping_ = false;
@@ -141,6 +153,7 @@ void Session::handle(http1::Request request) {
     if (!target) return finish(text_response(400, "bad request target"));
     if (target->path == kBusPath) return watch_bus(*target);
     if (target->path == kDialPath && request.method == "POST" && hand_over(request)) return;
+    if (request.method == "GET" && target->path.size() > kFilesPath.size() && target->path.starts_with(kFilesPath) && hand_over_file(*target)) return;
     const Exchange exchange{request, *target, Caller{uid_, pid_, reason_of(request)}};
     // The completion may come when this request, or this whole session, is long over.
     handle_request(context_, exchange, [token = token_, sequence = sequence_](http1::Response r) {
@@ -160,6 +173,26 @@ bool Session::hand_over(const http1::Request& request) {
     pending_.clear();
     context_.backend.dial(wanted.host, wanted.port, std::move(client));
     return true;
+}
+
+bool Session::hand_over_file(const http1::Target& target) {
+    if (!context_.may_write(uid_)) return false;
+    cut_ = true;
+    context_.backend.read_file(target.path.substr(kFilesPath.size()), wire_.release());
+    return true;
+}
+
+void Session::hand_over_put() {
+    if (!context_.may_write(uid_)) {
+        busy_ = true;
+        keep_alive_ = head_ = false;
+        return finish(text_response(403, "file access denied"));
+    }
+    cut_ = true;
+    platform::ByteStream client = wire_.release();
+    client.unread(as_bytes(pending_));
+    pending_.clear();
+    context_.backend.put_file(std::move(client));
 }
 
 void Session::finish(http1::Response response) {

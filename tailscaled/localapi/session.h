@@ -90,6 +90,9 @@ class Session {
     void refuse(const Error& error);
     /// True: the connection has gone to the backend.
     bool hand_over(const http1::Request& request);
+    bool hand_over_file(const http1::Target& target);
+    /// A PUT of a file begins: it goes on unread.
+    void hand_over_put();
     void watch_bus(const http1::Target& target);
 
     Context& context_;
@@ -99,6 +102,7 @@ class Session {
     http1::Parser parser_;
     std::string pending_;
     uint64_t sequence_ = 0;
+    bool at_start_ = true;  ///< nothing of the next request was parsed
     bool busy_ = false;
     bool pumping_ = false;
     bool keep_alive_ = true;

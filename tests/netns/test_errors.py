@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import subprocess
 
 import pytest
 from lab import CONTROL_PORT, DERP_PORT, OURS, Lab, wait_for
@@ -381,3 +382,22 @@ def test_a_restart_while_the_server_is_away_keeps_the_login(host, other):
     wait_for("running", lambda: host.status()["BackendState"] == "Running", timeout=15)
     assert host.status()["Self"]["PublicKey"] == key
     wait_for("traffic", lambda: answers(host, other))
+
+
+@pytest.mark.parametrize("command", ["serve 3000", "funnel 443", "ssh a", "web", "update", "configure kubeconfig x", "drive list", "service list", "lock init",
+                                     "systray", "id-token x", "completion powershell", "nosuch"])
+def test_commands_that_are_not_here_say_so_in_one_line(command):
+    done = subprocess.run([OURS / "tailscale", *command.split()], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1, done
+    assert command.split()[0] in done.stderr
+
+
+def test_the_shell_completes_commands_and_flags():
+    script = subprocess.run([OURS / "tailscale", "completion", "bash"], capture_output=True, text=True, check=True).stdout
+
+    def complete(*words):
+        ask = f"{script}\nCOMP_WORDS=({OURS}/tailscale {' '.join(words)}) COMP_CWORD={len(words)}; _tailscale; echo ${{COMPREPLY[@]}}"
+        return subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True).stdout.split()
+    assert complete("sta") == ["status"]
+    assert complete("up", "--acc") == ["--accept-dns", "--accept-risk", "--accept-routes"]
+    assert complete("--socket", "/x", "stat") == ["status"]
