@@ -140,7 +140,7 @@ def test_a_card_that_computes_no_checksums():
         off = ("import fcntl,socket,struct,array\n"
                "for what in (0x17, 0x1f, 0x24):\n"  # ETHTOOL_STXCSUM, STSO, SGSO
                "    value = array.array('B', struct.pack('=II', what, 0))\n"
-               "    fcntl.ioctl(socket.socket(), 0x8946, struct.pack('=16sP', b'eth0', value.buffer_info()[0]))\n")
+               "    fcntl.ioctl(socket.socket(), 0x8946, struct.pack('16sP', b'eth0', value.buffer_info()[0]))\n")
         for space in "xy":
             lab.run(space, ["python3", "-c", off])
         a, b = lab.pair("x", "y")
@@ -149,4 +149,3 @@ def test_a_card_that_computes_no_checksums():
         wait_for("the receiver listens", lambda: lab.listening("y", 9200))
         run = lab.run("x", ["python3", TRANSFER, "send", b.ip(), 9200, 1, 400])
         assert '"whole": true' in run.stdout, run.stdout
-        print("\n" + run.stdout.strip(), "segmentation offload does not work" in a.daemon.text())
