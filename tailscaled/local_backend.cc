@@ -22,6 +22,7 @@ namespace {
 constexpr Duration kNetcheckPatience = milliseconds(300);
 /// Without any relay after this long the node counts as running: direct paths may work all the same.
 constexpr Duration kStartingPatience = seconds(5);
+constexpr Duration kSecondCall = seconds(10);  // after start() `up` asks for a login, which may be over by then
 }  // namespace
 
 LocalBackend::LocalBackend(platform::Loop& loop, platform::Resolver& resolver, platform::Dialer& dialer, platform::HttpClient& http,
@@ -211,6 +212,7 @@ Status LocalBackend::start(const api::StartOptions& options, const localapi::Cal
     if (control_url() != url_before) drop_control();
     auth_key_ = LockedText(options.auth_key);
     refused_key_.clear();
+    key_accepted_ = {};
     const bool want = profiles_.prefs().want_running;
     // A key ends the wait for a person; a known node simply comes back, and one whose key expired gets another.
     const bool in = logged_in_ && !self_expired();
@@ -234,6 +236,8 @@ Status LocalBackend::login_interactive(const localapi::Caller& /*caller*/) {
         publish_(n);
         return {};
     }
+    // As well if it was accepted: another login would be one without a key.
+    if (const Time then = std::exchange(key_accepted_, {}); !then.is_zero() && loop_.now() - then < kSecondCall) return {};
     if (login_running_ && !auth_key_.empty()) return {};
     if (login_running_ && !auth_url_.empty()) {
         Notify n;
@@ -444,6 +448,7 @@ void LocalBackend::on_logged_in(const control::LoggedIn& login) {
     logged_in_ = true;
     login_needs_human_ = false;
     auth_url_.clear();
+    if (!auth_key_.empty()) key_accepted_ = loop_.now();
     auth_key_ = {};
     api::Prefs prefs = profiles_.prefs();
     api::Persist persist = prefs.persist.value_or(api::Persist{});

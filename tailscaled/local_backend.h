@@ -232,6 +232,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     api::State state_ = api::State::kNoState;
     LockedText auth_key_;         ///< given by start(), used by the next login
     std::string refused_key_;     ///< what the server said of that key
+    Time key_accepted_;           ///< when the server took it; zero since start()
     bool login_running_ = false;
     bool logged_in_ = false;      ///< the control server accepted us in this run
     bool login_needs_human_ = false;

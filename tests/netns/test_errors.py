@@ -69,6 +69,22 @@ def test_https_for_a_plain_server_and_the_other_way_round(host):
         assert done.returncode == 1 and f"use --login-server={other_scheme}://10.50.0.2:{port}" in done.stderr, done.stderr
 
 
+def test_a_login_that_is_over_before_up_asks_for_it_is_not_begun_again(host):
+    host.start()
+
+    def post(what, body=""):
+        host.lab.run(host.space, ["curl", "-sS", "-f", "--unix-socket", host.socket, "-d", body, f"http://local-tailscaled.sock/localapi/v0/{what}"])
+    # The two calls of `up`, the second one late.
+    post("start", json.dumps({"AuthKey": "right", "UpdatePrefs": {"ControlURL": host.lab.url, "WantRunning": True, "NetfilterMode": 2}}))
+    wait_for("running", lambda: host.status()["BackendState"] == "Running")
+    post("login-interactive")
+    # Had a login without a key begun, its end would be told first.
+    host.lab.tell_control(f"/lab/expire?id={host.status()['Self']['ID']}")
+    wait_for("expired", lambda: host.status()["BackendState"] == "NeedsLogin")
+    assert "login refused" not in host.daemon.text() and "login page" not in host.daemon.text(), host.daemon.text()
+    assert host.up(KEY).returncode == 0
+
+
 def test_a_wrong_auth_key_is_refused_in_one_line_and_the_right_one_still_works(host):
     host.start()
     machine_key = json.loads((host.dir / "tailscaled.state").read_text())["_machinekey"]
