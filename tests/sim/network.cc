@@ -122,10 +122,14 @@ void Network::transit(Site* from_site, const Endpoint& from, const Endpoint& to,
         return at(now_ + relay_delay(from.addr.bytes()[3]), [this, from, to, datagram] { arrive(kStunOnly, from, to, datagram); });
     const Link& l = from_site->link;
     const int copies = random_.below(1'000'000) < l.duplicate_ppm ? 2 : 1;
-    for (int i = 0; i < copies; ++i)
-        if (const auto d = pass(l, l.loss_ppm, from_site->up, ip_size(to, datagram)))
-            at(now_ + *d, [this, number = from_site->number, from, to, datagram] { arrive(number, from, to, datagram); });
-    if (random_.below(1'000'000) >= l.replay_ppm) return;
+    bool through = false;
+    for (int i = 0; i < copies; ++i) {
+        const auto d = pass(l, l.loss_ppm, from_site->up, ip_size(to, datagram));
+        if (!d) continue;
+        through = true;
+        at(now_ + *d, [this, number = from_site->number, from, to, datagram] { arrive(number, from, to, datagram); });
+    }
+    if (random_.below(1'000'000) >= l.replay_ppm || !through) return;  // what was lost nobody saw
     at(now_ + milliseconds(1000 + random_.below(29'000)), [this, number = from_site->number, from, to, datagram] {
         if (trace_) trace(fmt::format("replay {} > {} {}", from.str(), to.str(), kind_of(datagram)));
         arrive(number, from, to, datagram);
