@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "netns"))
-from bench import GIB, LOADS, PAIRS, Pair  # noqa: E402
+from bench import LOADS, PAIRS, Pair  # noqa: E402
 from figures import about_lines, machine  # noqa: E402
 from lab import Failure, Lab  # noqa: E402
 
@@ -25,7 +25,7 @@ KINDS = [(kind, re.compile(file), re.compile(function)) for kind, file, function
     ("crypto", r"libsodium|libcrypto|libb2", r""),
     ("copy", r"kernel", r"copy_(user|to|from|page)|_copy_|rep_movs|memcpy|memmove|memset|clear_page|skb_copy|csum_and_copy"),
     ("copy", r"libc\.", r"mem(cpy|move|set)"),
-    ("checksum", r"", r"csum|[Cc]hecksum"),
+    ("checksum", r"", r"csum|[Cc]hecksum|sum_bytes"),
     ("kernel: in and out", r"kernel", r"syscall|entry_|exit_to_user|sysret|context_switch|schedule|finish_task_switch|_raw_spin_unlock_irq|epoll|futex"),
     ("kernel: memory", r"kernel", r"alloc|kfree|kmem|slab|slub|page_frag|free_|put_page|skb_release|build_skb|mem_cgroup|refill_stock"),
     ("kernel: network", r"kernel", r""),
@@ -90,11 +90,10 @@ def main():
         kinds = collections.Counter()
         for (file, function), n in found.items():
             kinds[kind_of(file, function)] += n
-        gib = load["gbit_s"] * 1e9 / 8 * args.seconds / GIB
         print(f"\n{name}: {load['gbit_s']:.2f} Gbit/s, {load['cpu_s_per_gib']:.2f} CPU s/GiB, {total} samples of both daemons\n")
         print(f"{'':20} {'share':>7} {'CPU s/GiB':>10}")
         for kind, n in kinds.most_common():
-            print(f"{kind:20} {n / total:7.1%} {n / HERTZ / gib:10.3f}")
+            print(f"{kind:20} {n / total:7.1%} {n / total * load['cpu_s_per_gib']:10.3f}")
         print()
         for (file, function), n in found.most_common(args.top):
             print(f"{n / total:7.1%}  {kind_of(file, function):20} {function[:90]} ({file})")
