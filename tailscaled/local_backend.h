@@ -33,6 +33,7 @@
 #include "tailscaled/network_plan.h"
 #include "tailscaled/outgoing_dialer.h"
 #include "tailscaled/peer_api.h"
+#include "tailscaled/peer_api_probe.h"
 #include "tailscaled/port_mapping.h"
 #include "tailscaled/relay_checks.h"
 #include "tailscaled/socks_datagrams.h"
@@ -140,6 +141,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
         PingDone done;
         api::PingResult result;
         Time until;
+        std::shared_ptr<PeerApiProbe> probe;  ///< of a peer's PeerAPI
     };
 
     // identity and prefs
@@ -197,6 +199,7 @@ class LocalBackend final : public localapi::Backend, public control::ControlClie
     [[nodiscard]] std::string doctor_report(const std::optional<Addr>& peer);
     void answer_doctors();
     void expire_pings();
+    void ping_peer_api(uint64_t id, const netmap::Node& target);
     void housekeeping();
 
     platform::Loop& loop_;

@@ -349,14 +349,16 @@ void LocalBackend::ping(const api::PingRequest& request, PingDone done) {
     }();
     result.node_ip = node_ip.str();
     result.node_name = std::string(target->host_label());
-    if (request.type == api::PingType::kPeerApi) return refuse("this node does not offer the PeerAPI");
+    if (request.type == api::PingType::kPeerApi && (!peer_api(*target).is_valid() || !outgoing_))
+        return refuse(fmt::format("no PeerAPI base found for peer {} ({})", target->id, request.ip.str()));
     if (pings_.size() >= 256) return refuse("too many pings at once");
     const uint64_t id = next_ping_++;
     const PeerId peer = ids_.find(target->id);
-    pings_[id] = {std::move(done), std::move(result), loop_.now() + seconds(15)};
+    pings_[id] = {std::move(done), std::move(result), loop_.now() + seconds(15), nullptr};
     switch (request.type) {
         case api::PingType::kTsmp: engine_->ping_tunnel(id, peer, node_ip, dataplane::PingKind::kTsmp); break;
         case api::PingType::kIcmp: engine_->ping_tunnel(id, peer, request.ip, dataplane::PingKind::kIcmp); break;
+        case api::PingType::kPeerApi: ping_peer_api(id, *target); break;
         default: engine_->ping(id, peer, request.size); break;
     }
     housekeeping_.set_after(seconds(1));

@@ -77,6 +77,26 @@ void LocalBackend::serve_peers() {
     send_update();
 }
 
+void LocalBackend::ping_peer_api(uint64_t id, const netmap::Node& target) {
+    const Endpoint to = peer_api(target);
+    const auto dial = [this, to](Outgoing what) { outgoing_->dial(to.addr.str(), std::move(what)); };
+    pings_.at(id).probe = std::make_shared<PeerApiProbe>(loop_, to, dial, [this, id, to, name = target.name](const Result<Duration>& took) {
+        const auto it = pings_.find(id);
+        if (it == pings_.end()) return;
+        PendingPing p = std::move(it->second);
+        pings_.erase(it);
+        loop_.post([old = p.probe] {});  // it calls
+        if (took) {
+            p.result.latency_seconds = took->seconds();
+            p.result.node_name = name;
+            p.result.peer_api_url = "http://" + to.str();
+        } else {
+            p.result.err = took.error().message();
+        }
+        p.done(p.result);
+    });
+}
+
 // ---- for the local API
 
 Result<std::string> LocalBackend::file_targets_json() {

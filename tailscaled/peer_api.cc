@@ -189,15 +189,21 @@ class PeerApi::Connection final : public platform::ByteStream::Listener, public 
     }
     void handle(const http1::Request& request) {
         const auto target = http1::parse_target(request.target);
-        const bool get = request.method == "GET" && target && !is_from_a_browser(request);
-        if (get && owner_.services_.files != nullptr && target->path.starts_with(kPut)) {
+        const bool head = request.method == "HEAD";  // how others look whether we are there
+        const bool get = (request.method == "GET" || head) && target && !is_from_a_browser(request);
+        if (get && !head && owner_.services_.files != nullptr && target->path.starts_with(kPut)) {
             hashing_ = {target->path.substr(kPut.size()), 0, request.keep_alive};
             busy_ = true;
             return send_hashes();
         }
         if (get && target->path == "/" && owner_.services_.greeting) {
             const std::string line = owner_.services_.greeting(peer_);
-            return answer(line.empty() ? text(403, "unknown peer") : text(200, line), request.keep_alive);
+            http1::Response r = line.empty() ? text(403, "unknown peer") : text(200, line);
+            if (head) {
+                r.headers.emplace_back("Content-Length", std::to_string(r.body.size()));
+                r.body.clear();
+            }
+            return answer(std::move(r), request.keep_alive);
         }
         PeerDnsRequest asked = parse_peer_request(request, owner_.services_.may_ask && owner_.services_.may_ask(peer_));
         if (asked.query.empty()) return answer(std::move(asked.refusal), request.keep_alive);

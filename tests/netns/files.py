@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Files between nodes (Taildrop), whoever's programs stand at either end."""
 import os
+import re
 
 from lab import wait_for
 
@@ -21,6 +22,7 @@ def can_send(node, other):
     peer, own = node.peer(other.ip()), other.status()["Self"]
     assert sorted(peer["PeerAPIURL"]) == sorted(own["PeerAPIURL"]) and f"http://{other.ip()}:" in peer["PeerAPIURL"][0], (peer, own)
     assert f"{other.ip()}\t" in node.cli("file", "cp", "--targets").stdout
+    assert re.match(rf"hit peerapi of {other.ip()} \(.+\.\) at http://{other.ip()}:\d+ in \d", node.cli("ping", "--peerapi", other.ip()).stdout)
 
 
 def inbox(lab, node, *flags, cli=None):
