@@ -6,7 +6,7 @@ namespace mesh::sim {
 namespace {
 
 // Longer than one repetition of an initiation: the first may have met a peer that control had not told yet.
-constexpr Duration kFirstAnswer = seconds(2), kFirstAnswerLossy = seconds(4);
+constexpr Duration kFirstAnswer = seconds(2), kFirstAnswerLossy = seconds(5);  // lossy: three tries of a handshake
 constexpr Duration kDirect = seconds(2), kDirectLossy = seconds(10);
 constexpr Duration kDirectSoon = seconds(1);            // what all but a few reach
 constexpr Duration kLeave = milliseconds(3300);      // a dead path is left
