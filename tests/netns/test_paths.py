@@ -175,6 +175,37 @@ def test_two_homes_in_different_regions():
         assert "via DERP(lab" in b.cli("ping", "-c", "1", "--until-direct=false", a.ip()).stdout
 
 
+@pytest.mark.full
+def test_home_is_the_nearest_of_three_regions_and_comes_back_without_flapping():
+    """Round trips of 10, 50 and 200 ms; a node in use looks at them every half a minute."""
+    with Lab("regions") as lab:
+        lab.flat("x", "y")
+        regions, near = [], None
+        for n, delay in enumerate((100, 25, 5)):  # one way; the farthest is the first of the map
+            space, host = f"r{n}", f"10.50.4.{n + 1}"
+            lab.space(space)
+            lab.uplink(space, f"{host}/16", delay=delay)
+            near = lab.derper(space=space, host=host)
+            regions.append([lab.derp_node(f"90{n}a", 900 + n, host)])
+        lab.control(derp_map=lab.derp_regions(*regions))
+        x, y = lab.pair("x", "y")
+        x.ping_through(y.ip(), count=10_000)
+        homes = lambda: re.findall(r"home is now derp-(\d+)", x.daemon.text())  # noqa: E731
+
+        def settles(region):
+            wait_for("the home", lambda: homes()[-1] == region, timeout=90)
+            for _ in range(3):
+                x.cli("netcheck")
+                x.cli("debug", "restun")
+            return homes()
+        before = settles("902")
+        assert before in (["902"], ["901", "902"], ["900", "902"]), before  # who answered first may have been home for a moment
+        near.stop(signal.SIGKILL)
+        assert settles("901") == [*before, "901"]
+        lab.derper(space="r2", host="10.50.4.3")
+        assert settles("902") == [*before, "901", "902"]
+
+
 def test_the_second_node_of_a_region_serves_when_the_first_is_down():
     with homes("nodes", left="hard", right="hard") as lab:
         lab.derper(bind="10.50.0.3", host="10.50.0.3")
