@@ -75,6 +75,15 @@ def mapping(node):
     return json.loads(node.cli("debug", "localapi", "debug-portmap").stdout)
 
 
+def looked_at(sees):
+    """netcheck gives routers a short time, which a busy machine may not keep; and miniupnpd is silent to whoever asks several times a second."""
+    for _ in range(5):
+        if sees():
+            return True
+        time.sleep(2)
+    return False
+
+
 def test_two_hard_nats_go_direct_by_upnp_and_nat_pmp():
     with hard_homes("upnp") as lab:
         port_mapper(lab, "nat1", pxp="no")
@@ -87,9 +96,8 @@ def test_two_hard_nats_go_direct_by_upnp_and_nat_pmp():
         run = a.ping_through(b.ip(), count=60)
         wait_for("a direct path", lambda: a.direct(b.ip()) and b.direct(a.ip()), timeout=7)
         assert run.finish().lost == 0, run.process.text()
-        # The command gives routers a short time, which a busy machine may not keep.
-        wait_for("netcheck finds UPnP", lambda: "\t* PortMapping: UPnP\n" in a.cli("netcheck").stdout)
-        wait_for("netcheck finds all three", lambda: [json.loads(b.cli("netcheck", "--format=json").stdout)[k] for k in ("UPnP", "PMP", "PCP")] == [True] * 3)
+        assert looked_at(lambda: "\t* PortMapping: UPnP\n" in a.cli("netcheck").stdout)
+        assert looked_at(lambda: [json.loads(b.cli("netcheck", "--format=json").stdout)[k] for k in ("UPnP", "PMP", "PCP")] == [True] * 3)
 
         # Taken back by `down`, there again by `up`; taken back by the end of the daemon.
         a.cli("down")
@@ -110,7 +118,7 @@ def test_a_port_by_pcp_is_enough_for_two_hard_nats():
         run = a.ping_through(b.ip(), count=60)
         wait_for("a direct path", lambda: a.direct(b.ip()) and b.direct(a.ip()), timeout=7)
         assert run.finish().lost == 0, run.process.text()
-        wait_for("netcheck finds PCP", lambda: "\t* PortMapping: PCP\n" in b.cli("netcheck").stdout)
+        assert looked_at(lambda: "\t* PortMapping: PCP\n" in b.cli("netcheck").stdout)
         assert b.stop() == 0
         wait_for("the port is closed", lambda: not opened(lab, "nat2"))
 
