@@ -4,6 +4,7 @@
 #define BOOST_DISABLE_ASSERTS
 #include "base/http1.h"
 
+#include <utility>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -238,6 +239,14 @@ std::string serialize(const Request& r) {
     if (!sized && (!r.body.empty() || r.method == "POST" || r.method == "PUT" || r.method == "PATCH"))
         out += fmt::format("Content-Length: {}\r\n", r.body.size());
     return out + "\r\n" + r.body;
+}
+
+Response plain_text(unsigned status, std::string_view line) {
+    Response r;
+    r.status = status;
+    r.headers.emplace_back("Content-Type", "text/plain; charset=utf-8");
+    r.body = std::string(line) + "\n";
+    return r;
 }
 
 std::string serialize(const Response& r) {

@@ -73,6 +73,8 @@ class Parser {
 /// Adds Content-Length (unless Transfer-Encoding or Content-Length is given, or the status forbids a body).
 [[nodiscard]] std::string serialize(const Request& r);
 [[nodiscard]] std::string serialize(const Response& r);
+/// An answer for people: one line of text/plain, to which the line end is added.
+[[nodiscard]] Response plain_text(unsigned status, std::string_view line);
 /// One chunk of a chunked body; empty data gives the last chunk.
 [[nodiscard]] std::string chunk(std::string_view data);
 

@@ -41,12 +41,6 @@ TEST(FileName, TheNextOneIsNumbered) {
 
 class InboxTest : public ::testing::Test {
    protected:
-    InboxTest() {
-        std::string name = ::testing::TempDir() + "inbox-XXXXXX";
-        EXPECT_NE(::mkdtemp(name.data()), nullptr);
-        root = name;
-    }
-    ~InboxTest() override { fs::remove_all(root); }
     [[nodiscard]] Inbox inbox(InboxLimits limits = {}) const {
         limits.keep_free = limits.keep_free == InboxLimits{}.keep_free ? 0 : limits.keep_free;
         return Inbox(root + "/files/alice-uid-1", limits);
@@ -62,7 +56,8 @@ class InboxTest : public ::testing::Test {
         const auto f = of.open(name);
         return f ? read_at(f->fd.get(), 0, 1U << 20).value() : f.error().message();
     }
-    std::string root;
+    testing::TempFolder folder;
+    const std::string& root = folder.path;
 };
 
 TEST_F(InboxTest, AFileIsThereWhenItIsWhole) {

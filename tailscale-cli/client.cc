@@ -69,6 +69,17 @@ ApiResult<size_t> receive(int fd, MutByteSpan into, Time deadline) {
     }
 }
 
+/// More of the answer to the parser; what it leaves over lies in `buffer`.
+ApiResult<ByteSpan> read_some(int fd, http1::Parser& parser, MutByteSpan buffer) {
+    auto n = receive(fd, buffer, {});
+    if (!n) return tl::unexpected(n.error());
+    if (*n == 0) return tl::unexpected(other("unexpected EOF"));
+    const ByteSpan got = buffer.first(*n);
+    const auto used = parser.feed(got);
+    if (!used) return tl::unexpected(other(used.error().message()));
+    return got.subspan(*used);
+}
+
 std::string reason_phrase(const http1::Response& r) {
     return r.reason.empty() ? fmt::format("{}", r.status) : fmt::format("{} {}", r.status, r.reason);
 }
@@ -253,12 +264,9 @@ ApiResult<Client::Dialled> Client::dial(const std::string& host, uint16_t port) 
     Dialled out;
     uint8_t buffer[16384];
     while (!parser.done()) {
-        auto n = receive(fd->get(), buffer, {});
-        if (!n) return tl::unexpected(n.error());
-        if (*n == 0) return tl::unexpected(other("unexpected EOF"));
-        const auto used = parser.feed({buffer, *n});
-        if (!used) return tl::unexpected(other(used.error().message()));
-        out.early = as_text(ByteSpan(buffer, *n).subspan(*used));
+        const auto rest = read_some(fd->get(), parser, buffer);
+        if (!rest) return tl::unexpected(rest.error());
+        out.early = as_text(*rest);
     }
     const http1::Response answer = parser.take_response();
     if (answer.status == 101) {
@@ -332,11 +340,7 @@ ApiResult<uint64_t> Client::get_file(const std::string& name, const std::functio
     uint64_t size = 0;
     uint8_t buffer[65536];
     while (!parser.done()) {
-        auto n = receive(fd->get(), buffer, {});
-        if (!n) return tl::unexpected(n.error());
-        if (*n == 0) return tl::unexpected(other("unexpected EOF"));
-        const auto used = parser.feed({buffer, *n});
-        if (!used) return tl::unexpected(other(used.error().message()));
+        if (const auto rest = read_some(fd->get(), parser, buffer); !rest) return tl::unexpected(rest.error());
         std::string piece;
         if (!head && parser.headers_done()) {
             head = parser.take_response();

@@ -29,16 +29,14 @@ class FileReads::Reading final : public platform::ByteStream::Listener, public s
    private:
     void opened(Result<Taildrop::OpenFile> file) {
         http1::Response r;
-        r.keep_alive = false;
         if (!file) {
-            r.status = 500;
-            r.headers.emplace_back("Content-Type", "text/plain; charset=utf-8");
-            r.body = file.error().message() + "\n";
+            r = http1::plain_text(500, file.error().message());
             ended_ = true;
         } else {
             file_ = std::move(*file);
             r.headers = {{"Content-Type", "application/octet-stream"}, {"Content-Length", fmt::format("{}", file_->size)}};
         }
+        r.keep_alive = false;
         client_.write(http1::serialize(r));
         if (client_.queued_bytes() == 0) next();
     }

@@ -24,13 +24,6 @@ constexpr size_t kMaxAhead = size_t{16} << 10;  // of hashes before the file
 constexpr size_t kMaxAnswer = size_t{64} << 10;
 constexpr Duration kLinger = seconds(10);
 
-http1::Response text(unsigned status, std::string_view what) {
-    http1::Response r;
-    r.status = status;
-    r.headers.emplace_back("Content-Type", "text/plain; charset=utf-8");
-    r.body = std::string(what) + "\n";
-    return r;
-}
 
 }  // namespace
 
@@ -101,7 +94,7 @@ class FileSends::Transfer final : public std::enable_shared_from_this<Transfer> 
         if (phase_ == Phase::kDone) return;
         while (!bytes.empty() && !body_ended_ && phase_ != Phase::kDone) {
             const auto used = request_parser_.feed(bytes);
-            if (!used) return answer(text(400, "400 Bad Request"));
+            if (!used) return answer(http1::plain_text(400, "400 Bad Request"));
             bytes = bytes.subspan(*used);
             if (phase_ == Phase::kRequest && request_parser_.headers_done()) begin_request();
             if (request_parser_.headers_done()) body_ += request_parser_.take_body();
@@ -117,10 +110,10 @@ class FileSends::Transfer final : public std::enable_shared_from_this<Transfer> 
         const auto target = http1::parse_target(request.target);
         const std::string_view host = request.header("Host");
         if ((!host.empty() && host != "local-tailscaled.sock") || request.has_header("Origin") || request.has_header("Referer"))
-            return answer(text(403, "invalid localapi request"));
+            return answer(http1::plain_text(403, "invalid localapi request"));
         const std::string path = target ? target->path : "";
         const size_t slash = path.starts_with(kPath) ? path.find('/', kPath.size()) : std::string::npos;
-        if (request.method != "PUT" || slash == std::string::npos) return answer(text(400, "bogus URL"));
+        if (request.method != "PUT" || slash == std::string::npos) return answer(http1::plain_text(400, "bogus URL"));
         file_.id = fmt::format("{:030x}", owner_.next_id_++);
         file_.peer_id = path.substr(kPath.size(), slash - kPath.size());
         file_.name = path.substr(slash + 1);
@@ -128,7 +121,7 @@ class FileSends::Transfer final : public std::enable_shared_from_this<Transfer> 
         file_.declared_size = -1;
         if (const std::string_view l = request.header("Content-Length"); !l.empty()) std::from_chars(l.data(), l.data() + l.size(), file_.declared_size);
         const auto to = owner_.hooks_.target(file_.peer_id);
-        if (!to) return answer(text(to.error().code == Code::kNotFound ? 404 : 500, to.error().message()));
+        if (!to) return answer(http1::plain_text(to.error().code == Code::kNotFound ? 404 : 500, to.error().message()));
         to_ = *to;
         phase_ = Phase::kCompare;
         tell(true);
@@ -156,7 +149,7 @@ class FileSends::Transfer final : public std::enable_shared_from_this<Transfer> 
     }
     void on_time() {
         if (phase_ == Phase::kCompare) return send();  // without knowing what the peer has
-        if (phase_ == Phase::kSend) return answer(text(504, "the other node takes no more and does not answer"));
+        if (phase_ == Phase::kSend) return answer(http1::plain_text(504, "the other node takes no more and does not answer"));
         owner_.transfers_.drop(this);
     }
     void tell(bool now) {
@@ -172,7 +165,7 @@ class FileSends::Transfer final : public std::enable_shared_from_this<Transfer> 
     void connect(size_t answer_limit, const std::string& request) {
         drop_peer();
         auto pair = platform::stream_pair();
-        if (!pair) return answer(text(500, pair.error().message()));
+        if (!pair) return answer(http1::plain_text(500, pair.error().message()));
         peer_ = std::make_shared<PeerEnd>(*this, std::move(pair->first), answer_limit);
         peer_->stream.attach(owner_.loop_, *peer_);
         peer_->stream.write(request);
@@ -216,7 +209,7 @@ class FileSends::Transfer final : public std::enable_shared_from_this<Transfer> 
     }
     void peer_failed(const std::string& why) {
         if (phase_ == Phase::kCompare && peer_->refusal.empty()) return send();  // what it has stays unknown; the PUT will tell
-        answer(text(502, log::printable(why, 1000)));
+        answer(http1::plain_text(502, log::printable(why, 1000)));
     }
     /// More of the answer is there.
     void step() {
@@ -316,7 +309,7 @@ FileSends::~FileSends() {
 
 void FileSends::take(platform::ByteStream client) {
     if (transfers_.size() >= kMaxAtOnce) {
-        http1::Response r = text(503, "too many files are being sent");
+        http1::Response r = http1::plain_text(503, "too many files are being sent");
         r.keep_alive = false;
         client.write(http1::serialize(r));
         return client.finish_writing();

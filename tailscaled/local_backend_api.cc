@@ -210,10 +210,7 @@ void LocalBackend::dial(const std::string& host, uint16_t port, platform::ByteSt
     what.to.port = port;
     what.greeting = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ts-dial\r\n\r\n";
     what.refusal = [](const Error& why) {
-        http1::Response r;
-        r.status = 502;
-        r.headers.emplace_back("Content-Type", "text/plain; charset=utf-8");
-        r.body = "dial failure: " + log::printable(why.message(), 1000) + "\n";
+        http1::Response r = http1::plain_text(502, "dial failure: " + log::printable(why.message(), 1000));
         r.keep_alive = false;
         return http1::serialize(r);
     };

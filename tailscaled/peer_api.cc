@@ -14,13 +14,6 @@ constexpr std::string_view kDnsType = "application/dns-message";
 constexpr std::string_view kPut = "/v0/put/";
 constexpr Duration kLinger = seconds(10);
 
-http1::Response text(unsigned status, std::string_view body) {
-    http1::Response r;
-    r.status = status;
-    r.headers.emplace_back("Content-Type", "text/plain; charset=utf-8");
-    r.body = std::string(body) + "\n";
-    return r;
-}
 
 /// RFC 4648 section 5, without padding.
 std::optional<Bytes> decode_base64url(std::string in) {
@@ -55,24 +48,24 @@ uint16_t peer_api_port_for(const Addr& own) {
 }
 
 PeerDnsRequest parse_peer_request(const http1::Request& r, bool allowed) {
-    if (is_from_a_browser(r)) return {{}, text(403, "not for browsers")};
+    if (is_from_a_browser(r)) return {{}, http1::plain_text(403, "not for browsers")};
     const auto target = http1::parse_target(r.target);
-    if (!target) return {{}, text(400, "malformed request target")};
-    if (target->path != "/dns-query") return {{}, text(404, "unsupported peerapi path")};
-    if (!allowed) return {{}, text(403, "DNS access denied")};
+    if (!target) return {{}, http1::plain_text(400, "malformed request target")};
+    if (target->path != "/dns-query") return {{}, http1::plain_text(404, "unsupported peerapi path")};
+    if (!allowed) return {{}, http1::plain_text(403, "DNS access denied")};
     Bytes query;
     if (r.method == "POST") {
-        if (r.header("Content-Type") != kDnsType) return {{}, text(400, "Content-Type must be application/dns-message")};
+        if (r.header("Content-Type") != kDnsType) return {{}, http1::plain_text(400, "Content-Type must be application/dns-message")};
         query = to_bytes(as_bytes(r.body));
     } else if (r.method == "GET") {
         const auto param = target->param("dns");
         auto decoded = param ? decode_base64url(*param) : std::nullopt;
-        if (!decoded) return {{}, text(400, "missing or malformed 'dns' parameter")};
+        if (!decoded) return {{}, http1::plain_text(400, "missing or malformed 'dns' parameter")};
         query = std::move(*decoded);
     } else {
-        return {{}, text(405, "use GET or POST")};
+        return {{}, http1::plain_text(405, "use GET or POST")};
     }
-    if (query.size() < dns::kHeaderBytes || query.size() > dns::kMaxQueryBytes) return {{}, text(400, "not a DNS query")};
+    if (query.size() < dns::kHeaderBytes || query.size() > dns::kMaxQueryBytes) return {{}, http1::plain_text(400, "not a DNS query")};
     return {std::move(query), {}};
 }
 
@@ -118,7 +111,7 @@ class PeerApi::Connection final : public platform::ByteStream::Listener, public 
         while (!busy_ && !lingering_ && stream_.is_open() && !inbox_.empty()) {
             const auto used = parser_.feed(inbox_);
             if (!used) {
-                answer(text(400, "not an HTTP request"), false);
+                answer(http1::plain_text(400, "not an HTTP request"), false);
                 return;
             }
             inbox_.erase(inbox_.begin(), inbox_.begin() + static_cast<std::ptrdiff_t>(*used));
@@ -135,9 +128,9 @@ class PeerApi::Connection final : public platform::ByteStream::Listener, public 
         if (request_->header("Expect") == "100-continue") stream_.write("HTTP/1.1 100 Continue\r\n\r\n");
         const auto target = http1::parse_target(request_->target);
         if (owner_.services_.files == nullptr || request_->method != "PUT" || !target || !target->path.starts_with(kPut)) return;
-        if (is_from_a_browser(*request_)) return refuse_upload(text(403, "not for browsers"));
+        if (is_from_a_browser(*request_)) return refuse_upload(http1::plain_text(403, "not for browsers"));
         const auto offset = parse_offset(request_->header("Range"));
-        if (!offset) return refuse_upload(text(400, "invalid Range header"));
+        if (!offset) return refuse_upload(http1::plain_text(400, "invalid Range header"));
         std::optional<uint64_t> length;
         uint64_t number = 0;
         if (const std::string_view l = request_->header("Content-Length"); !l.empty() && std::from_chars(l.data(), l.data() + l.size(), number).ec == std::errc())
@@ -150,14 +143,14 @@ class PeerApi::Connection final : public platform::ByteStream::Listener, public 
                 take_requests();
             },
             [this](const Taildrop::Answer& a) { end_upload(a); });
-        if (!upload) return refuse_upload(text(upload.error().code == Code::kUnavailable ? 409 : http_status(upload.error()), upload.error().message()));
+        if (!upload) return refuse_upload(http1::plain_text(upload.error().code == Code::kUnavailable ? 409 : http_status(upload.error()), upload.error().message()));
         upload_ = std::move(*upload);
     }
     /// The rest of the file may be long: it is not read to its end for the sake of one more request.
     void refuse_upload(http1::Response response) { answer(std::move(response), false); }
     void end_upload(const Taildrop::Answer& a) {
         const bool whole = parser_.done();
-        http1::Response r = text(a.status, a.body);
+        http1::Response r = http1::plain_text(a.status, a.body);
         r.body = a.body;
         owner_.loop_.post([old = std::shared_ptr<Taildrop::Upload>(std::move(upload_))] {});  // it calls
         busy_ = false;
@@ -176,7 +169,7 @@ class PeerApi::Connection final : public platform::ByteStream::Listener, public 
             return;
         }
         body_ += more;
-        if (body_.size() > dns::kMaxQueryBytes) return answer(text(413, "too large"), false);
+        if (body_.size() > dns::kMaxQueryBytes) return answer(http1::plain_text(413, "too large"), false);
         if (!parser_.done()) return;
         http1::Request request = std::move(*request_);
         request.body = std::exchange(body_, {});
@@ -198,7 +191,7 @@ class PeerApi::Connection final : public platform::ByteStream::Listener, public 
         }
         if (get && target->path == "/" && owner_.services_.greeting) {
             const std::string line = owner_.services_.greeting(peer_);
-            http1::Response r = line.empty() ? text(403, "unknown peer") : text(200, line);
+            http1::Response r = line.empty() ? http1::plain_text(403, "unknown peer") : http1::plain_text(200, line);
             if (head) {
                 r.headers.emplace_back("Content-Length", std::to_string(r.body.size()));
                 r.body.clear();
@@ -213,7 +206,7 @@ class PeerApi::Connection final : public platform::ByteStream::Listener, public 
             if (!c || !c->stream_.is_open()) return;  // its owner may be gone as well
             http1::Response r;
             if (reply.empty()) {
-                r = text(500, "no answer");
+                r = http1::plain_text(500, "no answer");
             } else {
                 r.headers.emplace_back("Content-Type", std::string(kDnsType));
                 r.body = std::string(as_text(reply));
@@ -241,7 +234,7 @@ class PeerApi::Connection final : public platform::ByteStream::Listener, public 
             const bool keep = hashing_->keep_alive;
             hashing_.reset();
             busy_ = false;
-            answer(text(http_status(e), e.message()), keep);
+            answer(http1::plain_text(http_status(e), e.message()), keep);
             return later();
         }
         std::string out;

@@ -48,9 +48,6 @@ struct Talk final : platform::ByteStream::Listener {
 class TaildropTest : public ::testing::Test {
    protected:
     TaildropTest() {
-        std::string name = ::testing::TempDir() + "taildrop-XXXXXX";
-        EXPECT_NE(::mkdtemp(name.data()), nullptr);
-        root = name;
         start({.keep_free = 0});
     }
     ~TaildropTest() override {
@@ -58,7 +55,6 @@ class TaildropTest : public ::testing::Test {
         reads.reset();
         api.reset();
         files.reset();
-        std::filesystem::remove_all(root);
     }
     void start(platform::InboxLimits limits) {
         api.reset();
@@ -144,7 +140,9 @@ class TaildropTest : public ::testing::Test {
     platform::Resolver resolver{loop, {}};
     platform::Dialer dialer{loop, resolver};
     OutgoingDialer outgoing{dialer, {[](const std::string&) { return std::vector<Addr>{}; }, [](const Addr&) { return OutgoingDialer::Way::kHost; }, nullptr}};
-    std::string root, last_body;
+    platform::testing::TempFolder folder;
+    const std::string& root = folder.path;
+    std::string last_body;
     bool foreign = false;
     int arrived = 0;
     uint16_t port = 0;

@@ -139,9 +139,7 @@ TEST(Mapper, ARouterThatForgotIsAskedAnew) {
         (pcp ? lab.router.pcp : lab.router.natpmp) = true;
         lab.start();
         lab.pass(minutes(7));
-        lab.router.open.clear();
-        lab.router.epoch_base = static_cast<uint32_t>(lab.now.ns / seconds(1).ns);  // restarted
-        lab.router.external_port = 7000;
+        lab.restart_router(7000);
         lab.pass(minutes(5));
         EXPECT_EQ(lab.mapping(), "203.0.113.5:7000") << pcp;
     }
@@ -415,9 +413,7 @@ TEST(Mapper, ARouterThatSaysThatItStartedAnewIsAskedAtOnce) {
         (pcp ? lab.router.pcp : lab.router.natpmp) = true;
         lab.start();
         lab.pass(minutes(7));
-        lab.router.open.clear();
-        lab.router.epoch_base = static_cast<uint32_t>(lab.now.ns / seconds(1).ns);
-        lab.router.external_port = 7000;
+        lab.restart_router(7000);
         lab.mapper.handle_announcement(announcement(pcp, 0), {kGateway, kPxpPort}, lab.now);
         lab.turn();
         lab.pass(milliseconds(10));

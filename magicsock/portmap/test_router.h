@@ -143,6 +143,12 @@ struct Lab {
         mapper.set({kGateway, kSelf}, kPort, now);
         turn();
     }
+    /// It forgets its ports, counts its time anew, and gives out this port from now on.
+    void restart_router(uint16_t external_port) {
+        router.open.clear();
+        router.epoch_base = static_cast<uint32_t>(now.ns / seconds(1).ns);
+        router.external_port = external_port;
+    }
     void pass(Duration d) {
         const Time until = now + d;
         for (int i = 0; i < 10000 && mapper.next_timeout() <= until; ++i) {

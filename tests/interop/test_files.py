@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Files to and from the original: by TUN and without one, by either command, and on with what a broken transfer left."""
-import re
-
 import pytest
-from files import big_file, exchange, inbox, send_half
-from lab import ORIGINAL, Lab, wait_for
+from files import OURS_GOES_ON, exchange, goes_on
+from lab import ORIGINAL, Lab
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +31,4 @@ def test_the_original_command_on_our_sockets(mixed):
 
 @pytest.mark.parametrize("sender, receiver", [("ours", "theirs"), ("theirs", "ours")])
 def test_a_broken_transfer_goes_on_where_it_ended(mixed, sender, receiver):
-    a, b = getattr(mixed, sender), getattr(mixed, receiver)
-    send_half(mixed, a, b)
-    wait_for("the old connection is forgotten", lambda: a.cli("file", "cp", big_file(mixed), f"{b.ip()}:", check=False).returncode == 0)
-    words = r"taildrop: big\.bin goes on at byte [1-9]\d{5,}" if sender == "ours" else r"resuming put at offset [1-9]\d{5,}"
-    assert re.search(words, a.daemon.text()), a.daemon.text()[-2000:]
-    assert inbox(mixed, b) == {"big.bin": big_file(mixed).read_bytes()}
+    goes_on(mixed, getattr(mixed, sender), getattr(mixed, receiver), OURS_GOES_ON if sender == "ours" else r"resuming put at offset [1-9]\d{5,}")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A link that swallows full packets, with an original at the other end, which does not look after this itself."""
 import pytest
-from endurance import TRANSFER
-from lab import ORIGINAL, OURS, Lab, wait_for
+from endurance import TRANSFER, receiver
+from lab import ORIGINAL, OURS, Lab
 
 
 @pytest.mark.full
@@ -13,15 +13,8 @@ def test_nothing_hangs_in_either_direction(ours_left):
         lab.derper(ORIGINAL / "derper")
         lab.control()
         lab.run("nat1", "iptables -I FORWARD -p udp -m length --length 1301:65535 -j DROP")
-        a = lab.node("laptop", OURS if ours_left else ORIGINAL).start()
-        b = lab.node("router", ORIGINAL if ours_left else OURS).start()
-        b.join()
-        a.join()
-        a.wait_peer(b)
-        b.wait_peer(a)
+        a, b = lab.laptop_and_router(*((OURS, ORIGINAL) if ours_left else (ORIGINAL, OURS)))
         for here, there in ((a, b), (b, a)):
-            lab.start(there.space, ["python3", TRANSFER, "serve", 9200])
-            wait_for("the receiver listens", lambda: lab.listening(there.space, 9200))
-            run = lab.run(here.space, ["python3", TRANSFER, "send", there.ip(), 9200, 2, 20], check=False, timeout=120)
+            run = lab.run(here.space, ["python3", TRANSFER, "send", there.ip(), receiver(there), 2, 20], check=False, timeout=120)
             print(f"\n{'ours' if here.binaries == OURS else 'original'} sends: {run.stdout.strip()}")
             assert '"whole": true' in run.stdout, run.stderr[-1000:]

@@ -13,15 +13,21 @@ TRANSFER = pathlib.Path(__file__).resolve().parent / "transfer.py"
 PORT = 9200
 
 
+def receiver(there):
+    """Something at that node takes transfers; its port."""
+    if not there.lab.listening(there.space, PORT):
+        there.lab.start(there.space, ["python3", TRANSFER, "serve", PORT])
+        wait_for("the receiver listens", lambda: there.lab.listening(there.space, PORT))
+    return PORT
+
+
 class Transfer:
     """A paced TCP stream from one node to another, with pings beside it."""
 
     def __init__(self, here, there, seconds, mbit=40, pings_per_second=50):
         lab = here.lab
         self.here, self.there = here, there
-        if not lab.listening(there.space, PORT):
-            lab.start(there.space, ["python3", TRANSFER, "serve", PORT])
-            wait_for("the receiver listens", lambda: lab.listening(there.space, PORT))
+        receiver(there)
         self.ip = there.ip()
         self.stream = lab.start(here.space, ["python3", TRANSFER, "send", self.ip, PORT, seconds, mbit], label=f"send-{here.name}-{lab.count}")
         self.pings = here.ping_through(self.ip, count=int(seconds * pings_per_second), interval=1 / pings_per_second)

@@ -5,6 +5,7 @@ import re
 
 from lab import wait_for
 
+OURS_GOES_ON = r"taildrop: big\.bin goes on at byte [1-9]\d{5,}"
 # A sender that breaks off: the head of a PUT and the first bytes of its file, then it waits to be ended.
 HALF = """
 import socket, sys, time
@@ -50,6 +51,15 @@ def exchange(lab, a, b, cli=None):
     lab.run(a.space, [*cp, "--name=from stdin.txt", "-", f"{b.ip()}:"], input="piped")
     assert inbox(lab, b, cli=cli) == {"big.bin": big.read_bytes(), odd.name: b"odd\n", "from stdin.txt": b"piped"}
     assert inbox(lab, b, cli=cli) == {}
+
+
+def goes_on(lab, a, b, words):
+    """A file that broke off on its way from a to b is sent again: a logs `words`, and b gets the whole of it. Returns what b had of it before."""
+    partial = send_half(lab, a, b)
+    wait_for("the old connection is forgotten", lambda: a.cli("file", "cp", big_file(lab), f"{b.ip()}:", check=False).returncode == 0)
+    assert re.search(words, a.daemon.text()), a.daemon.text()[-2000:]
+    assert inbox(lab, b) == {"big.bin": big_file(lab).read_bytes()}
+    return partial
 
 
 def send_half(lab, a, b):

@@ -362,6 +362,15 @@ class Lab:
         nodes[0].wait_peer(nodes[1])
         return nodes
 
+    def laptop_and_router(self, left=OURS, right=OURS, env=None):
+        """Nodes on both, running and knowing each other."""
+        a, b = self.node("laptop", left, env=env).start(), self.node("router", right, env=env).start()
+        b.join()
+        a.join()
+        a.wait_peer(b)
+        b.wait_peer(a)
+        return a, b
+
     def page(self, space="lanhost", port=80, text="hello from the LAN\n"):
         """A web server; returns the process."""
         folder = self.dir / f"page-{space}"

@@ -5,7 +5,7 @@ import re
 import signal
 
 import pytest
-from endurance import TRANSFER
+from endurance import TRANSFER, receiver
 from lab import Lab, wait_for
 
 MB = 1 << 20
@@ -93,22 +93,16 @@ def far_apart():
         lab.host("router", "192.168.2.10/24", "nat2", "192.168.2.1")
         lab.derper()
         lab.control()
-        lab.a, lab.b = lab.node("laptop").start(), lab.node("router").start()
-        lab.b.join()
-        lab.a.join()
-        lab.a.wait_peer(lab.b)
-        lab.b.wait_peer(lab.a)
+        lab.a, lab.b = lab.laptop_and_router()
         yield lab
 
 
 def transfer_while_the_path_flips(lab, megabytes, flips):
-    lab.start("router", ["python3", TRANSFER, "serve", 9200])
-    wait_for("the receiver listens", lambda: lab.listening("router", 9200))
-    ip = lab.b.ip()
+    port, ip = receiver(lab.b), lab.b.ip()
     seconds = megabytes * 8 * MB / 1e6 / 40
     beside = lab.a.ping_through(ip, count=100_000, interval=0.02)
     wait_for("a direct path", lambda: lab.a.direct(ip) and lab.b.direct(lab.a.ip()))
-    run = lab.start("laptop", ["python3", TRANSFER, "send", ip, 9200, seconds, 40], label="send")
+    run = lab.start("laptop", ["python3", TRANSFER, "send", ip, port, seconds, 40], label="send")
     for _ in range(flips):
         lab.run("nat1", "iptables -I FORWARD -p udp -j DROP")
         wait_for("the relay", lambda: not lab.a.direct(ip), timeout=10)
@@ -145,7 +139,5 @@ def test_a_card_that_computes_no_checksums():
             lab.run(space, ["python3", "-c", off])
         a, b = lab.pair("x", "y")
         wait_for("a direct path", lambda: a.ping_through(b.ip(), count=1).finish() and a.direct(b.ip()))
-        lab.start("y", ["python3", TRANSFER, "serve", 9200])
-        wait_for("the receiver listens", lambda: lab.listening("y", 9200))
-        run = lab.run("x", ["python3", TRANSFER, "send", b.ip(), 9200, 1, 400])
+        run = lab.run("x", ["python3", TRANSFER, "send", b.ip(), receiver(b), 1, 400])
         assert '"whole": true' in run.stdout, run.stdout

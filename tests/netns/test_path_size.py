@@ -4,7 +4,7 @@ import contextlib
 import json
 
 import pytest
-from endurance import TRANSFER
+from endurance import TRANSFER, receiver
 from lab import Lab, wait_for
 
 
@@ -16,20 +16,13 @@ def narrow(name, rule=None, space="nat1"):
         lab.control()
         if rule:
             lab.run(space, rule)
-        lab.a, lab.b = lab.node("laptop").start(), lab.node("router").start()
-        lab.b.join()
-        lab.a.join()
-        lab.a.wait_peer(lab.b)
-        lab.b.wait_peer(lab.a)
+        lab.a, lab.b = lab.laptop_and_router()
         yield lab
 
 
 def transfer(lab, here, there):
     """Two seconds of TCP from one node to the other; ends with an error after a minute without progress."""
-    if not lab.listening(there.space, 9200):
-        lab.start(there.space, ["python3", TRANSFER, "serve", 9200])
-        wait_for("the receiver listens", lambda: lab.listening(there.space, 9200))
-    run = lab.run(here.space, ["python3", TRANSFER, "send", there.ip(), 9200, 2, 20], check=False, timeout=90)
+    run = lab.run(here.space, ["python3", TRANSFER, "send", there.ip(), receiver(there), 2, 20], check=False, timeout=90)
     assert '"whole": true' in run.stdout, run.stderr[-1000:]
 
 

@@ -16,16 +16,6 @@ def homes(name, left="easy", right="easy"):
         yield lab
 
 
-def join(lab, env=None):
-    """Laptop and router, running and knowing each other."""
-    a, b = lab.node("laptop", env=env).start(), lab.node("router", env=env).start()
-    b.join()
-    a.join()
-    a.wait_peer(b)
-    b.wait_peer(a)
-    return a, b
-
-
 def becomes_direct_without_loss(a, b, count=80):
     run = a.ping_through(b.ip(), count=count)
     wait_for("a direct path", lambda: a.direct(b.ip()), timeout=7)
@@ -50,7 +40,7 @@ def test_an_internet_without_ipv4():
         lab.derper(host="2001:db8:50::2")
         lab.control(listen="[2001:db8:50::2]:8080",
                     derp_map=lab.derp_map(host="2001:db8:50::2", IPv4="none", IPv6="2001:db8:50::2"))
-        a, b = join(lab)
+        a, b = lab.laptop_and_router()
         assert becomes_direct_without_loss(a, b).startswith("[2001:db8:2::10]:")
         lab.page("router", port=8000)
         assert lab.fetch("laptop", f"http://{b.ip()}:8000/").stdout == "hello from the LAN\n"
@@ -63,7 +53,7 @@ def test_hard_nats_with_ipv6_beside_go_direct_by_ipv6():
         lab.add_v6()
         lab.derper()
         lab.control(derp_map=lab.derp_map(IPv6="2001:db8:50::2"))
-        a, b = join(lab)
+        a, b = lab.laptop_and_router()
         assert becomes_direct_without_loss(a, b).startswith("[2001:db8:2::10]:")
 
 
@@ -72,7 +62,7 @@ def test_blocked_udp_finds_its_home_by_https_and_stays_on_the_relay():
     with homes("noudp", left="blocked") as lab:
         lab.derper()
         lab.control()
-        a, b = join(lab)
+        a, b = lab.laptop_and_router()
         wait_for("the home relay", lambda: a.status()["Self"]["Relay"] == "lab", timeout=10)
         stays_relayed_without_loss(a, b)
         report = a.cli("netcheck").stdout
@@ -84,7 +74,7 @@ def test_udp_that_opens_later_leads_to_a_direct_path():
     with homes("opens", left="blocked") as lab:
         lab.derper()
         lab.control()
-        a, b = join(lab)
+        a, b = lab.laptop_and_router()
         run = a.ping_through(b.ip(), count=400)
         wait_for("answers by the relay", lambda: len(run.answers()) > 60)
         assert not a.direct(b.ip())
@@ -101,7 +91,7 @@ def test_an_easy_and_a_hard_nat_stay_on_the_relay():
     with homes("mixed", right="hard") as lab:
         lab.derper()
         lab.control()
-        a, b = join(lab)
+        a, b = lab.laptop_and_router()
         stays_relayed_without_loss(a, b)
         assert not b.direct(a.ip())
 
@@ -112,7 +102,7 @@ def test_a_direct_path_dies_and_comes_back_under_traffic():
         lab.derper()
         lab.control()
         lab.run("nat1", "iptables -I FORWARD -p udp -d 10.50.2.1 -j DROP")
-        a, b = join(lab)
+        a, b = lab.laptop_and_router()
         run = a.ping_through(b.ip(), count=700)
         wait_for("answers by the relay", lambda: len(run.answers()) > 20)
         assert not a.direct(b.ip())
@@ -137,7 +127,7 @@ def test_the_relay_restarts_under_traffic():
     with homes("rerun", left="hard", right="hard") as lab:
         derper = lab.derper()
         lab.control()
-        a, b = join(lab)
+        a, b = lab.laptop_and_router()
         run = a.ping_through(b.ip(), count=160)
         wait_for("answers", lambda: len(run.answers()) > 20)
         derper.stop(signal.SIGKILL)
@@ -156,7 +146,7 @@ def test_home_is_a_region_whose_stun_answers():
         lab.derper(bind="10.50.0.2")
         lab.derper(bind="10.50.0.3", host="10.50.0.3", args=["-stun=false"])
         lab.control(derp_map=lab.derp_regions([lab.derp_node("901a", 901, "10.50.0.3")], [lab.derp_node()]))
-        a, b = join(lab)
+        a, b = lab.laptop_and_router()
         wait_for("home", lambda: a.status()["Self"]["Relay"] == "lab2")
         stays_relayed_without_loss(a, b, code="lab2")
 
@@ -168,7 +158,7 @@ def test_two_homes_in_different_regions():
             lab.derper(bind=f"10.50.0.{last}", host=f"10.50.0.{last}")
             lab.run(f"nat{last - 1}", f"iptables -I FORWARD -p udp -d 10.50.0.{5 - last} -j DROP")
         lab.control(derp_map=lab.derp_regions([lab.derp_node()], [lab.derp_node("901a", 901, "10.50.0.3")]))
-        a, b = join(lab)
+        a, b = lab.laptop_and_router()
         wait_for("the homes", lambda: (a.status()["Self"]["Relay"], b.status()["Self"]["Relay"]) == ("lab", "lab2"))
         wait_for("the peer's home", lambda: a.peer(b.ip())["Relay"] == "lab2")
         stays_relayed_without_loss(a, b, code="lab2")
@@ -210,7 +200,7 @@ def test_the_second_node_of_a_region_serves_when_the_first_is_down():
     with homes("nodes", left="hard", right="hard") as lab:
         lab.derper(bind="10.50.0.3", host="10.50.0.3")
         lab.control(derp_map=lab.derp_regions([lab.derp_node(), lab.derp_node("900b", 900, "10.50.0.3")]))
-        a, b = join(lab)
+        a, b = lab.laptop_and_router()
         stays_relayed_without_loss(a, b)
 
 
@@ -223,7 +213,7 @@ def test_a_region_dies_under_traffic_and_another_becomes_home(death):
         lab.control(derp_map=lab.derp_regions([lab.derp_node()], [lab.derp_node("901a", 901, "10.50.0.3")]))
         for n in (1, 2):
             lab.run(f"nat{n}", "iptables -I FORWARD -p udp -d 10.50.0.3 -j DROP")
-        a, b = join(lab)
+        a, b = lab.laptop_and_router()
         wait_for("home", lambda: a.status()["Self"]["Relay"] == b.status()["Self"]["Relay"] == "lab")
         for n in (1, 2):
             lab.run(f"nat{n}", "iptables -D FORWARD -p udp -d 10.50.0.3 -j DROP")
@@ -248,7 +238,7 @@ def test_a_relay_known_by_the_hash_of_its_certificate():
         lab.derper()
         pin = lab.certificate_hash()
         lab.control(derp_map=lab.derp_map(InsecureForTests=False, CertName=pin))
-        a, b = join(lab)
+        a, b = lab.laptop_and_router()
         stays_relayed_without_loss(a, b, count=20)
 
 
@@ -277,7 +267,7 @@ def test_a_relay_over_plain_http_where_the_map_or_the_user_says_so(fields, env):
     with homes("plain", left="hard", right="hard") as lab:
         lab.derper(port=3340, tls=False)
         lab.control(derp_map=lab.derp_map(DERPPort=3340, **fields))
-        a, b = join(lab, env)
+        a, b = lab.laptop_and_router(env=env)
         stays_relayed_without_loss(a, b, count=20)
         assert "(plain HTTP)" in a.daemon.text()
 
@@ -291,7 +281,7 @@ def test_a_relay_with_a_name_and_a_certificate_of_its_own():
         lab.hosts["derp.lab.test"] = "10.50.0.2"
         lab.derper(host="derp.lab.test")
         lab.control(derp_map=lab.derp_map(host="derp.lab.test", IPv4="", InsecureForTests=False))
-        a, b = join(lab, {"SSL_CERT_FILE": str(cert)})
+        a, b = lab.laptop_and_router(env={"SSL_CERT_FILE": str(cert)})
         stays_relayed_without_loss(a, b, count=20)
 
 

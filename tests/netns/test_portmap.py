@@ -62,15 +62,6 @@ def opened(lab, space):
     return [line.strip() for line in lab.run(space, "nft list chain inet filter prerouting_miniupnpd").stdout.splitlines() if "dnat" in line]
 
 
-def join(lab):
-    a, b = lab.node("laptop").start(), lab.node("router").start()
-    b.join()
-    a.join()
-    a.wait_peer(b)
-    b.wait_peer(a)
-    return a, b
-
-
 def mapping(node):
     return json.loads(node.cli("debug", "localapi", "debug-portmap").stdout)
 
@@ -88,7 +79,7 @@ def test_two_hard_nats_go_direct_by_upnp_and_nat_pmp():
     with hard_homes("upnp") as lab:
         port_mapper(lab, "nat1", pxp="no")
         port_mapper(lab, "nat2")
-        a, b = join(lab)
+        a, b = lab.laptop_and_router()
         wait_for("both have a port", lambda: mapping(a)["Endpoint"] and mapping(b)["Endpoint"])
         assert mapping(a)["Protocol"] == "UPnP" and mapping(a)["Endpoint"].startswith(WAN["nat1"] + ":"), mapping(a)
         assert mapping(b)["Protocol"] == "NAT-PMP" and mapping(b)["Endpoint"].startswith(WAN["nat2"] + ":"), mapping(b)
@@ -112,7 +103,7 @@ def test_a_port_by_pcp_is_enough_for_two_hard_nats():
     with hard_homes("pcp") as lab:
         port_mapper(lab, "nat2", upnp="no")
         lab.run("nat2", "iptables -I INPUT -p udp --dport 5351 -m length --length 30:40 -j DROP")  # NAT-PMP: its requests are shorter
-        a, b = join(lab)
+        a, b = lab.laptop_and_router()
         wait_for("a port", lambda: mapping(b)["Endpoint"])
         assert mapping(b)["Protocol"] == "PCP" and not mapping(a)["Endpoint"]
         run = a.ping_through(b.ip(), count=60)
@@ -127,7 +118,7 @@ def test_a_router_that_starts_anew_is_asked_at_once():
     """It has forgotten the port, and tells its LAN; otherwise it would be asked after some minutes."""
     with hard_homes("anew") as lab:
         first = port_mapper(lab, "nat1", upnp="no")
-        a, _ = join(lab)
+        a, _ = lab.laptop_and_router()
         wait_for("a port", lambda: opened(lab, "nat1"))
         given = time.monotonic()
         first.stop(signal.SIGKILL)
@@ -144,7 +135,7 @@ def test_a_port_mapper_that_is_not_the_gateway_is_not_used_and_named():
         lab.uplink("box", "9.50.7.1/16", interface="wan")
         lab.host("box", "192.168.1.7/24", "nat1", interface="lan")
         port_mapper(lab, "box")
-        a, _ = join(lab)
+        a, _ = lab.laptop_and_router()
         sentence = "192.168.1.7 offers to open ports by UPnP, but it is not this host's gateway (192.168.1.1)"
         wait_for("the sentence", lambda: sentence in a.cli("status").stdout)
         assert not mapping(a)["Endpoint"] and not opened(lab, "box")
