@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -15,7 +14,9 @@
 #include "lwip/tcp.h"
 #include "netstack/checksum.h"
 #include "netstack/icmp.h"
+#include "netstack/user/flow_table.h"
 #include "netstack/user/lwip_port.h"
+#include "netstack/user/out_queue.h"
 #include "netstack/user/tcp_packets.h"
 
 namespace mesh::netstack {
@@ -40,29 +41,6 @@ static_assert(UserStack::kMaxFlows < kFirstPort);
 
 void* g_stack = nullptr;
 
-struct Key {
-    Endpoint remote, local;
-    bool operator==(const Key&) const = default;
-};
-struct KeyHash {
-    uint64_t seed;
-    size_t operator()(const Key& k) const {
-        uint64_t h = seed;
-        const auto mix = [&h](uint64_t v) {
-            h ^= v;
-            h *= 0x9E3779B97F4A7C15ULL;
-            h ^= h >> 29;
-        };
-        for (const Endpoint* e : {&k.remote, &k.local}) {
-            const auto b = e->addr.mapped16();
-            mix(load_be64(b.data()));
-            mix(load_be64(b.data() + 8));
-            mix(e->port);
-        }
-        return static_cast<size_t>(h ^ (h >> 32));
-    }
-};
-
 /// Addresses that no packet may carry. A kernel drops them; here they would become a program's own host: an exit node lets peers go
 /// anywhere in the internet, but not to 127.0.0.1, [::1] or 0.0.0.0 of its own.
 bool is_martian(const Addr& a) {
@@ -70,27 +48,11 @@ bool is_martian(const Addr& a) {
     return mapped || a.is_loopback() || a.is_unspecified() || a.is_multicast();
 }
 
-enum class State : uint8_t { kFree, kHeld, kOpening, kOpen, kClosing };
-
-struct Flow {
-    Key key;
-    uint32_t generation = 0;
-    State state = State::kFree;
-    Bytes syn;               // kHeld
-    tcp_pcb* pcb = nullptr;
-    std::vector<pbuf*> received;
-    size_t unconsumed = 0;
-    UserStack::Gone why = UserStack::Gone::kClosed;
-    // To be told, in this order.
-    bool touched = false, connected = false, finished = false, writable = false, gone = false;
-    bool wants_room = false;  // write() took less than it was given
-};
-
 }  // namespace
 
 class UserStack::Impl {
    public:
-    Impl(Random& random, Listener& listener, size_t mtu) : random_(random), listener_(listener), by_key_(64, KeyHash{random.u64()}) {
+    Impl(Random& random, Listener& listener, size_t mtu) : random_(random), listener_(listener), flows_(random) {
         CHECK(g_stack == nullptr);
         g_stack = this;
         lwip_port::random = &random;
@@ -101,8 +63,8 @@ class UserStack::Impl {
     }
     ~Impl() {
         quiet_ = true;
-        for (uint32_t slot = 0; slot < flows_.size(); ++slot)
-            if (flows_[slot].state != State::kFree) drop(slot, true);
+        for (uint32_t slot = 0; slot < flows_.slots(); ++slot)
+            if (flows_[slot].state != FlowState::kFree) drop(slot, true);
         g_stack = nullptr;
         lwip_port::random = nullptr;
     }
@@ -136,28 +98,16 @@ class UserStack::Impl {
         if (at != nullptr) std::memcpy(at, packet.data(), packet.size());
     }
 
-    std::span<TunRead> take() {
-        taken_.swap(out_);
-        out_.bytes.clear();
-        out_.ends.clear();
-        reads_.clear();
-        size_t from = 0;
-        for (const size_t end : taken_.ends) {
-            reads_.push_back({VnetHdr{}, MutByteSpan(taken_.bytes).subspan(from, end - from)});
-            from = end;
-        }
-        if (out_.bytes.capacity() > kKeptBytes) Bytes().swap(out_.bytes);
-        return reads_;
-    }
+    std::span<TunRead> take() { return out_.take(); }
 
     /// From lwIP: IPv4, without checksums.
     err_t output(const pbuf* chain) {
         std::array<uint8_t, kV4 + 60> head;
         const size_t have = pbuf_copy_partial(chain, head.data(), head.size(), 0);
         if (have < kV4 + 20) return ERR_VAL;
-        const size_t slot = size_t{load_be16(head.data() + kV4 + 2)} - 1;
-        if (slot >= flows_.size() || flows_[slot].state == State::kFree) return ERR_OK;
-        const Key& key = flows_[slot].key;
+        const uint32_t slot = uint32_t{load_be16(head.data() + kV4 + 2)} - 1;
+        if (slot >= flows_.slots() || flows_[slot].state == FlowState::kFree) return ERR_OK;
+        const FlowKey& key = flows_[slot].key;
         const auto l4 = static_cast<u16_t>(chain->tot_len - kV4);
         const size_t ip_len = key.remote.addr.is_v4() ? kV4 : kV6;
         uint8_t* at = reserve(ip_len + l4);
@@ -171,14 +121,14 @@ class UserStack::Impl {
 
     std::optional<FlowId> connect(const Addr& self, const Endpoint& to, Time now) {
         if (self.is_v4() != to.addr.is_v4() || !self.is_valid()) return std::nullopt;
-        Key key{to, {self, 0}};
-        for (int i = 0; i < 64 && (key.local.port == 0 || by_key_.contains(key)); ++i)
+        FlowKey key{to, {self, 0}};
+        for (int i = 0; i < 64 && (key.local.port == 0 || flows_.contains(key)); ++i)
             key.local.port = static_cast<uint16_t>(kFirstPort + random_.below(kLastPort - kFirstPort + 1));
-        if (by_key_.contains(key)) return std::nullopt;
+        if (flows_.contains(key)) return std::nullopt;
         const auto slot = make(key);
         if (!slot) return std::nullopt;
         Flow& f = flows_[*slot];
-        f.state = State::kOpening;
+        f.state = FlowState::kOpening;
         stir(now);
         tcp_pcb* pcb = tcp_new();
         if (pcb == nullptr) {
@@ -193,13 +143,13 @@ class UserStack::Impl {
             drop(*slot, true);
             return std::nullopt;
         }
-        return id(*slot);
+        return flows_.id(*slot);
     }
 
     bool accept(FlowId flow, Time now) {
-        Flow* f = find(flow);
-        if (f == nullptr || f->state != State::kHeld) return false;
-        f->state = State::kOpening;
+        Flow* f = flows_.find(flow);
+        if (f == nullptr || f->state != FlowState::kHeld) return false;
+        f->state = FlowState::kOpening;
         --held_;
         const Bytes syn = std::exchange(f->syn, {});
         stir(now);
@@ -210,8 +160,8 @@ class UserStack::Impl {
     }
 
     void refuse(FlowId flow) {
-        Flow* f = find(flow);
-        if (f == nullptr || f->state != State::kHeld) return;
+        Flow* f = flows_.find(flow);
+        if (f == nullptr || f->state != FlowState::kHeld) return;
         reset_for(f->syn);
         drop(flow.slot, false);
     }
@@ -232,8 +182,8 @@ class UserStack::Impl {
     }
 
     void consumed(FlowId flow, size_t bytes) {
-        Flow* f = find(flow);
-        if (f == nullptr || f->pcb == nullptr || f->state == State::kClosing) return;
+        Flow* f = flows_.find(flow);
+        if (f == nullptr || f->pcb == nullptr || f->state == FlowState::kClosing) return;
         give_credit(*f, std::min(bytes, f->unconsumed));
     }
 
@@ -245,27 +195,27 @@ class UserStack::Impl {
     }
 
     void close(FlowId flow, Time now) {
-        Flow* f = find(flow);
-        if (f == nullptr || f->state == State::kClosing) return;
-        if (f->state == State::kHeld) return refuse(flow);
+        Flow* f = flows_.find(flow);
+        if (f == nullptr || f->state == FlowState::kClosing) return;
+        if (f->state == FlowState::kHeld) return refuse(flow);
         stir(now);
         give_credit(*f, f->unconsumed);  // lwIP would reset what has not read all
-        f->state = State::kClosing;
+        f->state = FlowState::kClosing;
         forget_received(*f);
         if (f->pcb != nullptr) tcp_close(f->pcb);
         if (f->pcb == nullptr) drop(flow.slot, false);
     }
 
     void reset(FlowId flow) {
-        Flow* f = find(flow);
+        Flow* f = flows_.find(flow);
         if (f == nullptr) return;
-        if (f->state == State::kHeld) return refuse(flow);
+        if (f->state == FlowState::kHeld) return refuse(flow);
         drop(flow.slot, true);
     }
 
     bool is_open(FlowId flow) const {
-        return flow.slot < flows_.size() && flows_[flow.slot].generation == flow.generation && flows_[flow.slot].state != State::kFree &&
-               flows_[flow.slot].state != State::kClosing;
+        const Flow* f = flows_.find(flow);
+        return f != nullptr && f->state != FlowState::kClosing;
     }
 
     // ---- time
@@ -281,7 +231,7 @@ class UserStack::Impl {
         if ((ticks_++ % 2) == 0 || coarse_) tcp_slowtmr();
         last_tick_ = now;
         // Writers that memory failed are told nothing by lwIP.
-        for (uint32_t slot = 0; slot < flows_.size(); ++slot) {
+        for (uint32_t slot = 0; slot < flows_.slots(); ++slot) {
             Flow& f = flows_[slot];
             if (f.wants_room && f.pcb != nullptr && f.pcb->unsent == nullptr && f.pcb->unacked == nullptr) {
                 f.writable = true;
@@ -297,7 +247,7 @@ class UserStack::Impl {
         for (size_t i = 0; i < touched_.size(); ++i) {
             const uint32_t slot = touched_[i];
             flows_[slot].touched = false;
-            tell(slot, id(slot));
+            tell(slot, flows_.id(slot));
         }
         touched_.clear();
     }
@@ -307,9 +257,9 @@ class UserStack::Impl {
     static Impl& current() { return *static_cast<Impl*>(g_stack); }
 
     err_t told_passive(tcp_pcb* pcb) {
-        const size_t slot = size_t{pcb->remote_port} - 1;
-        if (slot >= flows_.size() || flows_[slot].state != State::kOpening || flows_[slot].pcb != nullptr) return ERR_ABRT;
-        adopt(static_cast<uint32_t>(slot), pcb);
+        const uint32_t slot = uint32_t{pcb->remote_port} - 1;
+        if (slot >= flows_.slots() || flows_[slot].state != FlowState::kOpening || flows_[slot].pcb != nullptr) return ERR_ABRT;
+        adopt(slot, pcb);
         return ERR_OK;
     }
     err_t told_connected(void* arg) {
@@ -346,19 +296,10 @@ class UserStack::Impl {
     }
     std::vector<Addr> self_;
     Counters counters_;
-    [[nodiscard]] size_t used() const { return by_key_.size(); }
+    [[nodiscard]] size_t used() const { return flows_.used(); }
 
    private:
-    struct Out {
-        Bytes bytes;
-        std::vector<size_t> ends;
-        void swap(Out& o) {
-            bytes.swap(o.bytes);
-            ends.swap(o.ends);
-        }
-    };
     static constexpr size_t kGather = size_t{64} << 10;
-    static constexpr size_t kKeptBytes = size_t{256} << 10;
 
     static const tcp_ext_arg_callbacks* of_connection() {
         static const tcp_ext_arg_callbacks all{[](u8_t, void* arg) { current().told_destroyed(arg); }, nullptr};
@@ -397,17 +338,11 @@ class UserStack::Impl {
 
     static uint16_t port_of(uint32_t slot) { return static_cast<uint16_t>(slot + 1); }
     static uint32_t slot_of(void* arg) { return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(arg)); }
-    FlowId id(uint32_t slot) const { return {slot, flows_[slot].generation}; }
     void bad() { ++counters_.malformed; }
 
-    Flow* find(FlowId flow) {
-        if (flow.slot >= flows_.size()) return nullptr;
-        Flow& f = flows_[flow.slot];
-        return f.state != State::kFree && f.generation == flow.generation ? &f : nullptr;
-    }
     Flow* open(FlowId flow) {
-        Flow* f = find(flow);
-        return f != nullptr && f->state == State::kOpen && f->pcb != nullptr ? f : nullptr;
+        Flow* f = flows_.find(flow);
+        return f != nullptr && f->state == FlowState::kOpen && f->pcb != nullptr ? f : nullptr;
     }
 
     void adopt(uint32_t slot, tcp_pcb* pcb) {
@@ -425,42 +360,24 @@ class UserStack::Impl {
         tcp_nagle_disable(pcb);  // whoever writes here has done its own waiting
     }
 
-    std::optional<uint32_t> make(const Key& key) {
-        const auto of_peer = [&] {
-            const auto it = by_peer_.find(key.remote.addr);
-            return it != by_peer_.end() ? it->second : 0;
-        };
+    std::optional<uint32_t> make(const FlowKey& key) {
+        const Addr& peer = key.remote.addr;
         // What only waits for stray packets makes room.
-        if (of_peer() >= kMaxFlowsPerPeer)
-            end_waiting(&key.remote.addr);
-        else if (by_key_.size() >= kMaxFlows)
+        if (flows_.of_peer(peer) >= kMaxFlowsPerPeer)
+            end_waiting(&peer);
+        else if (flows_.used() >= kMaxFlows)
             end_waiting(nullptr);
-        if (by_key_.size() >= kMaxFlows || of_peer() >= kMaxFlowsPerPeer) {
+        if (flows_.used() >= kMaxFlows || flows_.of_peer(peer) >= kMaxFlowsPerPeer) {
             ++counters_.refused;
             return std::nullopt;
         }
-        uint32_t slot = 0;
-        if (!free_.empty()) {
-            slot = free_.back();
-            free_.pop_back();
-        } else {
-            slot = static_cast<uint32_t>(flows_.size());
-            flows_.emplace_back();
-        }
-        ++by_peer_[key.remote.addr];
-        Flow& f = flows_[slot];
-        const uint32_t generation = f.generation + 1 == 0 ? 1 : f.generation + 1;
-        f = Flow{};
-        f.generation = generation;
-        f.key = key;
-        by_key_.emplace(key, slot);
-        return slot;
+        return flows_.add(key);
     }
 
     void end_waiting(const Addr* peer) {
-        for (uint32_t slot = 0; slot < flows_.size(); ++slot) {
+        for (uint32_t slot = 0; slot < flows_.slots(); ++slot) {
             const Flow& f = flows_[slot];
-            if (f.state == State::kClosing && f.pcb != nullptr && f.pcb->state == TIME_WAIT && (peer == nullptr || f.key.remote.addr == *peer))
+            if (f.state == FlowState::kClosing && f.pcb != nullptr && f.pcb->state == TIME_WAIT && (peer == nullptr || f.key.remote.addr == *peer))
                 drop(slot, true);
         }
     }
@@ -473,19 +390,14 @@ class UserStack::Impl {
     /// The slot is free afterwards, and nobody is told.
     void drop(uint32_t slot, bool abort) {
         Flow& f = flows_[slot];
-        if (f.state == State::kHeld) --held_;
+        if (f.state == FlowState::kHeld) --held_;
         if (f.pcb != nullptr && abort) {
             tcp_err(f.pcb, nullptr);
             tcp_abort(f.pcb);
         }
         CHECK(f.pcb == nullptr);
         forget_received(f);
-        if (const auto it = by_peer_.find(f.key.remote.addr); it != by_peer_.end() && --it->second == 0) by_peer_.erase(it);
-        by_key_.erase(f.key);
-        f.state = State::kFree;
-        f.connected = f.finished = f.writable = f.gone = f.wants_room = false;
-        Bytes().swap(f.syn);
-        free_.push_back(slot);
+        flows_.remove(slot);
     }
 
     void give_credit(Flow& f, size_t bytes) {
@@ -499,22 +411,22 @@ class UserStack::Impl {
 
     void tcp(ByteSpan packet, const Parsed& p, Time now) {
         if (!tcp_options_ok(packet.subspan(p.ip_len, p.l4_len))) return bad();
-        const Key key{{p.src, p.src_port}, {p.dst, p.dst_port}};
-        auto it = by_key_.find(key);
-        if (it != by_key_.end() && p.is_tcp_syn()) {
+        const FlowKey key{{p.src, p.src_port}, {p.dst, p.dst_port}};
+        auto known = flows_.find(key);
+        if (known && p.is_tcp_syn()) {
             // The peer has long done with what still waits here for stray packets.
-            Flow& f = flows_[it->second];
-            if (f.pcb != nullptr && f.pcb->state == TIME_WAIT && f.state == State::kClosing) {
-                drop(it->second, true);
-                it = by_key_.end();
+            const Flow& f = flows_[*known];
+            if (f.pcb != nullptr && f.pcb->state == TIME_WAIT && f.state == FlowState::kClosing) {
+                drop(*known, true);
+                known.reset();
             }
         }
-        if (it == by_key_.end()) return p.is_tcp_syn() && (p.tcp_flags & kTcpRst) == 0 ? hold(key, packet) : reset_for(packet);
-        const uint32_t slot = it->second;
+        if (!known) return p.is_tcp_syn() && (p.tcp_flags & kTcpRst) == 0 ? hold(key, packet) : reset_for(packet);
+        const uint32_t slot = *known;
         Flow& f = flows_[slot];
-        if (f.state == State::kHeld) {
+        if (f.state == FlowState::kHeld) {
             if ((p.tcp_flags & kTcpRst) == 0) return;  // its SYN once more
-            const FlowId flow = id(slot);
+            const FlowId flow = flows_.id(slot);
             drop(slot, false);
             return listener_.on_gone(flow, Gone::kReset);
         }
@@ -522,20 +434,20 @@ class UserStack::Impl {
         feed(slot, packet);
     }
 
-    void hold(const Key& key, ByteSpan packet) {
+    void hold(const FlowKey& key, ByteSpan packet) {
         size_t of_peer = 0;
         if (held_ >= kMaxHeldPerPeer)
-            for (const Flow& f : flows_) of_peer += f.state == State::kHeld && f.key.remote.addr == key.remote.addr ? 1U : 0U;
+            for (const Flow& f : flows_) of_peer += f.state == FlowState::kHeld && f.key.remote.addr == key.remote.addr ? 1U : 0U;
         const auto slot = held_ < kMaxHeld && of_peer < kMaxHeldPerPeer ? make(key) : std::nullopt;
         if (!slot) {
             ++counters_.refused;
             return;  // the peer asks again
         }
         Flow& f = flows_[*slot];
-        f.state = State::kHeld;
+        f.state = FlowState::kHeld;
         ++held_;
         f.syn = to_bytes(packet);
-        listener_.on_flow(id(*slot), key.remote, key.local);
+        listener_.on_flow(flows_.id(*slot), key.remote, key.local);
     }
 
     /// A packet of this flow to lwIP.
@@ -571,15 +483,13 @@ class UserStack::Impl {
 
     /// Room for one packet in the queue; null if it is full.
     uint8_t* reserve(size_t bytes) {
-        if (quiet_ || out_.bytes.size() + bytes > kMaxOutBytes) {
+        const bool first = out_.empty();
+        uint8_t* at = quiet_ ? nullptr : out_.reserve(bytes);
+        if (at == nullptr)
             ++counters_.out_full;
-            return nullptr;
-        }
-        if (out_.ends.empty()) listener_.on_output();
-        const size_t from = out_.bytes.size();
-        out_.bytes.resize(from + bytes);
-        out_.ends.push_back(from + bytes);
-        return out_.bytes.data() + from;
+        else if (first)
+            listener_.on_output();
+        return at;
     }
 
     void touch(uint32_t slot) {
@@ -589,10 +499,10 @@ class UserStack::Impl {
 
     void tell(uint32_t slot, FlowId flow) {
         // The listener may do anything in between, so nothing is held over a call.
-        const auto here = [&] { return find(flow) != nullptr && flows_[slot].state != State::kClosing; };
+        const auto here = [&] { return flows_.find(flow) != nullptr && flows_[slot].state != FlowState::kClosing; };
         const auto due = [&](bool Flow::*what) { return here() && std::exchange(flows_[slot].*what, false); };
         if (due(&Flow::connected)) {
-            flows_[slot].state = State::kOpen;
+            flows_[slot].state = FlowState::kOpen;
             listener_.on_connected(flow);
         }
         if (here() && !flows_[slot].received.empty()) {
@@ -622,8 +532,8 @@ class UserStack::Impl {
             flows_[slot].wants_room = false;
             listener_.on_writable(flow);
         }
-        if (find(flow) == nullptr || flows_[slot].pcb != nullptr || !flows_[slot].gone) return;
-        const bool told = flows_[slot].state != State::kClosing;
+        if (flows_.find(flow) == nullptr || flows_[slot].pcb != nullptr || !flows_[slot].gone) return;
+        const bool told = flows_[slot].state != FlowState::kClosing;
         const Gone why = flows_[slot].why;
         drop(slot, false);
         if (told) listener_.on_gone(flow, why);
@@ -675,16 +585,12 @@ class UserStack::Impl {
     Random& random_;
     Listener& listener_;
     netif* netif_ = nullptr;
-    std::unordered_map<Key, uint32_t, KeyHash> by_key_;
-    std::unordered_map<Addr, size_t> by_peer_;
-    std::vector<Flow> flows_;
-    std::vector<uint32_t> free_;
+    FlowTable flows_;
     std::vector<uint32_t> touched_;
     size_t held_ = 0;
     bool quiet_ = false;  // the end: nothing leaves any more
-    Out out_, taken_;
+    OutQueue out_{kMaxOutBytes};
     Bytes gathered_;
-    std::vector<TunRead> reads_;
     Time next_tick_ = Time::never(), last_tick_;
     bool coarse_ = false;
     uint32_t ticks_ = 0;
