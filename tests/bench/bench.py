@@ -1,190 +1,184 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""Our programs beside the original ones, in one run on one machine: throughput, CPU, memory, time of `up`.
+"""Our programs beside the original ones, in one run on one machine.
+
+  direct   throughput, CPU and memory over a direct path       relay    the same over the original's relay
+  own      over the relay of each program's own side           idle     memory and wake-ups of quiet nodes
+  latency  pings through the tunnel, idle and beside a flow    up       time of start and `up`, CPU of the command
+  floor    ours, ours without cryptography, and wireguard-go   crypto   ns per packet, µs per handshake
 
 Pairs of nodes stand side by side without NAT: ours, the original's, and ours once more (A against A shows the noise of this
 machine). Short measurements alternate between them and each is compared with its neighbour only. Nothing here passes or fails."""
 import argparse
 import json
-import os
 import pathlib
-import statistics
+import resource
+import subprocess
 import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "netns"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from figures import machine, tell  # noqa: E402
-from lab import ORIGINAL, OURS, Failure, Lab, wait_for  # noqa: E402
+from pairs import (FLOOR, LOADS, ORIGINAL, OURS, PROGRAMS, WIREGUARD, Failure, Tailnet, WireGuard, forget_most_memory,  # noqa: E402
+                   percentile, wake_ups)
+from lab import Lab  # noqa: E402
 
-TICK = os.sysconf("SC_CLK_TCK")
-GIB = 1 << 30
-PAIRS = {"ours": (OURS, 8080, "10.50.0.2"), "original": (ORIGINAL, 8081, "10.50.0.3"), "ours again": (OURS, 8082, "10.50.0.4")}
-
-
-def cpu_seconds(pids):
-    """User and system time of processes so far."""
-    total = 0
-    for pid in pids:
-        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / TICK
+UNITS = {"gbit_s": "Gbit/s", "cpu_s_per_gib": "CPU s/GiB", "relay_cpu_s_per_gib": "relay CPU s/GiB", "lost_percent": "lost %",
+         "retransmits_s": "retransmits/s", "kpps": "1000 packets/s", "cpu_us_per_packet": "CPU µs/packet"}
+# What a load is measured for; the others are not told.
+PACED, FLAT, SMALL = ("gbit_s", "cpu_s_per_gib", "relay_cpu_s_per_gib", "lost_percent"), ("gbit_s", "cpu_s_per_gib"), ("kpps", "cpu_us_per_packet")
+KEYS = {"UDP 300 Mbit/s, 1200 B": PACED, "UDP flat out, 1200 B": FLAT, "UDP flat out, 64 B packets": SMALL}
+TCP_KEYS = ("gbit_s", "cpu_s_per_gib", "relay_cpu_s_per_gib", "retransmits_s")
+SOME_LOADS = ["TCP to the other", "UDP 300 Mbit/s, 1200 B"]
+SETTLE, QUIET = 60, 20  # seconds; paths are kept warm for 45 s after the last packet
 
 
-def memory_mib(pid, what="VmRSS"):
-    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(what + ":"):
-            return int(line.split()[1]) / 1024
-    return float("nan")
+class Rows:
+    """Values of rows, in the order in which they appear first."""
+
+    def __init__(self):
+        self.rows = {}
+
+    def add(self, what, unit, name, value):
+        self.rows.setdefault((what, unit), {}).setdefault(name, []).append(value)
+
+    def report(self):
+        return [{"what": what, "unit": unit, "values": values} for (what, unit), values in self.rows.items()]
 
 
-class Pair:
-    def __init__(self, lab, name, relayed):
-        self.lab, self.name, self.relayed = lab, name, relayed
-        self.binaries, self.port, self.server = PAIRS[name]
-        slug = name.replace(" ", "")
-        derp_map = lab.derp_regions([lab.derp_node(host=self.server)])
-        lab.run("srv", f"ip addr add {self.server}/16 dev eth0", check=False)
-        self.relay = lab.derper(self.binaries / "derper", bind=self.server, host=self.server)
-        self.derp_map = lab.dir / f"derp-{slug}.json"
-        self.derp_map.write_text(json.dumps(derp_map))
-        lab.start("srv", [ORIGINAL / "testcontrol", "-listen", f"10.50.0.2:{self.port}", "-derp-map", self.derp_map, "-auth-key", "bench"])
-        wait_for("control listens", lambda: lab.listening("srv", self.port))
-        self.nodes = []
-        for side in "ab":
-            space = f"{slug}-{side}"
-            lab.on_core(space)
-            if relayed:
-                lab.run(space, "iptables -t mangle -A PREROUTING -s 10.50.3.0/24 -p udp -i eth0 -j DROP")
-            self.nodes.append(lab.node(space, self.binaries))
+class Run:
+    def __init__(self, args):
+        self.rounds, self.seconds, self.rows = args.rounds, args.seconds, Rows()
 
-    def up(self, node):
-        begin = time.monotonic()
-        node.cli("up", f"--login-server=http://10.50.0.2:{self.port}", "--auth-key=bench", "--accept-dns=false")
-        return time.monotonic() - begin
+    def turns(self, part, names):
+        """(round, name); the order turns, so that nobody always runs after the same neighbour."""
+        names = list(names)
+        for n in range(self.rounds):
+            for name in names[n % len(names):] + names[:n % len(names)]:
+                if sys.stderr.isatty():
+                    print(f"\r\033[K{part}, round {n + 1} of {self.rounds}: {name}", end="", file=sys.stderr, flush=True)
+                yield n, name
 
-    def start(self):
-        for node in self.nodes:
-            node.start()
-            self.up(node)
-        a, b = self.nodes
-        a.wait_peer(b)
-        self.ip = b.ip()
-        a.ping_through(self.ip, count=20).finish()
-        if self.relayed:
-            if a.direct(self.ip):
-                raise Failure(f"{self.name}: not relayed")
-        else:
-            wait_for(f"{self.name}: a direct path", lambda: a.direct(self.ip) and b.direct(a.ip()), timeout=20)
-        self.lab.start(b.space, ["iperf3", "-s", "--forceflush"])
-        wait_for("iperf3 listens", lambda: self.lab.listening(b.space, 5201))
+    def loads(self, part, pairs, loads):
+        for load in loads:
+            for _, name in self.turns(f"{part}, {load}", pairs):
+                for key, value in pairs[name].load(*LOADS[load], seconds=self.seconds).items():
+                    if key in KEYS.get(load, TCP_KEYS):
+                        self.rows.add(f"{part}: {load}", UNITS[key], name, value)
 
-    def pids(self):
-        return [n.daemon.popen.pid for n in self.nodes]
+    def pairs(self, lab, relays):
+        """One started pair of each program, over the relay that is named for it, if one is."""
+        pairs = {name: Tailnet(lab, name, relays.get(name)) for name in PROGRAMS}
+        for pair in pairs.values():
+            pair.start()
+        return pairs
 
-    def load(self, *args, seconds):
-        """One iperf3 run: received Gbit/s, CPU seconds of both daemons (and of the relay) per GiB received, loss in percent."""
-        pids, relay = self.pids(), [self.relay.popen.pid]
-        before, relay_before = cpu_seconds(pids), cpu_seconds(relay)
-        done = self.lab.run(self.nodes[0].space, ["iperf3", "-c", self.ip, "-t", seconds, "-J", *args], check=False)
-        used, relay_used = cpu_seconds(pids) - before, cpu_seconds(relay) - relay_before
-        result = json.loads(done.stdout)
-        if "error" in result:
-            raise Failure(f"{self.name}: iperf3: {result['error']}")
-        end = result["end"]
-        received = end.get("sum_received") or end["sum"]
-        lost = end["sum"].get("lost_percent", 0.0) if "-u" in args else None
-        gib = max(received["bytes"], 1) / GIB
-        if lost is not None and "sum_received" not in end:
-            gib *= 1 - lost / 100
-        out = {"gbit_s": received["bits_per_second"] / 1e9, "cpu_s_per_gib": used / gib}
-        if self.relayed:
-            out["relay_cpu_s_per_gib"] = relay_used / gib
-        if lost is not None:
-            out["lost_percent"] = lost
-        return out
-
-    def memory(self):
-        return statistics.mean(memory_mib(pid) for pid in self.pids())
-
-
-LOADS = {
-    "TCP to the other": [],
-    "TCP from the other": ["-R"],
-    "UDP 300 Mbit/s, 1200 B": ["-u", "-b", "300M", "-l", "1200"],
-}
-UNITS = {"gbit_s": "Gbit/s", "cpu_s_per_gib": "CPU s/GiB", "relay_cpu_s_per_gib": "relay CPU s/GiB", "lost_percent": "lost %"}
-
-
-def measure_loads(lab, relayed, rounds, seconds, report, progress):
-    where = "relay" if relayed else "direct"
-    pairs = {name: Pair(lab, name, relayed) for name in PAIRS}
-    for pair in pairs.values():
-        pair.start()
-    time.sleep(1)
-    idle = {name: pair.memory() for name, pair in pairs.items()}
-    rows = {}
-    for n in range(rounds):
-        for load, args in LOADS.items():
-            # The order turns, so that nobody always runs after the same neighbour.
-            names = list(pairs)[n % len(pairs):] + list(pairs)[:n % len(pairs)]
-            for name in names:
-                progress(f"{where}, {load}, round {n + 1} of {rounds}: {name}")
-                for key, value in pairs[name].load(*args, seconds=seconds).items():
-                    rows.setdefault((load, key), {}).setdefault(name, []).append(value)
-    for (load, key), values in rows.items():
-        report.append({"what": f"{where}: {load}", "unit": UNITS[key], "values": values})
-    after = {name: [pair.memory()] for name, pair in pairs.items()}
-    report.append({"what": f"{where}: memory idle", "unit": "MiB", "values": {name: [v] for name, v in idle.items()}})
-    report.append({"what": f"{where}: memory after load", "unit": "MiB", "values": after})
-
-
-def measure_up(lab, rounds, report, progress):
-    """New nodes, one after another: start to answering local API, then `up` with an auth key."""
-    pairs = {name: Pair(lab, name, False) for name in PAIRS}
-    start, up = {name: [] for name in PAIRS}, {name: [] for name in PAIRS}
-    for n in range(rounds):
+    def all_loads(self, part, pairs):
+        for pair in pairs.values():
+            for pid in pair.pids:
+                forget_most_memory(pid)
+        self.loads(part, pairs, LOADS)
         for name, pair in pairs.items():
-            progress(f"up, round {n + 1} of {rounds}: {name}")
-            node = lab.node(pair.nodes[0].space, pair.binaries, name=f"{pair.nodes[0].space}-{n}")
-            begin = time.monotonic()
-            node.start()
-            start[name].append(time.monotonic() - begin)
-            up[name].append(pair.up(node))
-            node.stop()
-    report.append({"what": "start to local API", "unit": "s", "values": start})
-    report.append({"what": "up with an auth key", "unit": "s", "values": up})
+            self.rows.add(f"{part}: most memory under load", "MiB", name, pair.memory("VmHWM"))
+            self.rows.add(f"{part}: memory after load", "MiB", name, pair.memory())
+
+    def direct(self, lab):
+        self.all_loads("direct", self.pairs(lab, {}))
+
+    def relay(self, lab):
+        self.all_loads("relay", self.pairs(lab, dict.fromkeys(PROGRAMS, ORIGINAL)))
+
+    def own(self, lab):
+        self.loads("own relay", self.pairs(lab, PROGRAMS), SOME_LOADS)
+
+    def idle(self, lab):
+        pairs = self.pairs(lab, {})
+        time.sleep(SETTLE)
+        before = {name: wake_ups(pair.pids[0]) for name, pair in pairs.items()}
+        time.sleep(QUIET)
+        for name, pair in pairs.items():
+            self.rows.add("memory of a node, idle", "MiB", name, pair.memory())
+            self.rows.add("wake-ups of a quiet node", "per s", name, (wake_ups(pair.pids[0]) - before[name]) / QUIET)
+
+    def latency(self, lab):
+        pairs = self.pairs(lab, {})
+        idle, beside = {}, {}
+        for n, name in self.turns("latency", pairs):
+            pair = pairs[name]
+            bare, idle[name, n] = percentile(pair.ping(pair.addresses[1]), 50), pair.ping(pair.ip)
+            for percent in (50, 99):
+                self.rows.add(f"ping, idle, above the bare link: p{percent}", "ms", name, percentile(idle[name, n], percent) - bare)
+            beside[name, n] = pair.ping_beside_flow()
+        for (name, n), times in beside.items():
+            for percent in (50, 99):
+                self.rows.add(f"ping beside a TCP flow: p{percent}", "ms", name, percentile(times, percent))
+            self.rows.add("ping beside a TCP flow: p99", "× original's idle p99", name, percentile(times, 99) / percentile(idle["original", n], 99))
+
+    def up(self, lab):
+        pairs = {name: Tailnet(lab, name) for name in PROGRAMS}
+        for n, name in self.turns("up", pairs):
+            start, up = pairs[name].new_node(n)
+            self.rows.add("start to local API", "s", name, start)
+            self.rows.add("up with an auth key", "s", name, up)
+        for _, name in self.turns("command", pairs):
+            self.rows.add("`tailscale version`", "CPU ms", name, cpu_of([PROGRAMS[name] / "tailscale", "version"]) * 1000)
+
+    def floor(self, lab):
+        pairs = {"ours": Tailnet(lab, "ours"), FLOOR: Tailnet(lab, FLOOR), WIREGUARD: WireGuard(lab, WIREGUARD)}
+        for pair in pairs.values():
+            pair.start()
+        self.loads("floor", pairs, SOME_LOADS)
+
+    def crypto(self, _):
+        programs = {"ours": OURS / "crypto_speed", "original": ORIGINAL / "crypto-original", "ours again": OURS / "crypto_speed"}
+        for _, name in self.turns("crypto", programs):
+            found = json.loads(subprocess.run([programs[name]], capture_output=True, check=True).stdout)
+            for length in (1280, 64):
+                for verb in ("seal", "open"):
+                    one = found[f"{verb}_{length}"]
+                    # Go has no call for several packets.
+                    self.rows.add(f"{verb} {length} B, 32 together", "ns/packet", name, found.get(f"{verb}32_{length}", one))
+                    self.rows.add(f"{verb} {length} B, one by one", "ns/packet", name, one)
+            self.rows.add("both sides of each on one core", "handshakes/s", name, 1e9 / found["handshake"])
+
+
+def cpu_of(command, times=20):
+    """Processor seconds that one run of a command takes."""
+    def used():
+        u = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return u.ru_utime + u.ru_stime
+    before = used()
+    for _ in range(times):
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    return (used() - before) / times
+
+
+PARTS = ["direct", "relay", "own", "idle", "latency", "up", "floor", "crypto"]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each kind (default 5)")
     parser.add_argument("--seconds", type=int, default=2, help="length of one measurement (default 2)")
-    parser.add_argument("--only", choices=["direct", "relay", "up"], action="append", help="only this part (repeatable)")
+    parser.add_argument("--only", choices=PARTS, action="append", help="only this part (repeatable)")
     parser.add_argument("--json", metavar="FILE", help="also write everything here; - for standard output instead of the table")
     args = parser.parse_args()
-    parts = args.only or ["direct", "relay", "up"]
-    about, report = machine(), []
-
-    def progress(text):
-        if sys.stderr.isatty():
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-    try:
-        for part in parts:
+    about, run, begin, failed = machine(), Run(args), time.monotonic(), False
+    for part in args.only or PARTS:
+        try:
             with Lab("bench") as lab:
                 lab.flat()
-                if part == "up":
-                    measure_up(lab, max(args.rounds, 5), report, progress)
-                else:
-                    measure_loads(lab, part == "relay", args.rounds, args.seconds, report, progress)
-    except Failure as e:
-        print(f"bench: {e}", file=sys.stderr)
-        return 1
-    progress("")
-    tell("bench", "Throughput, processor time, memory and time of `up`",
-         [f"{args.rounds} rounds of {args.seconds} s, one TCP flow, MTU 1280; each pair has the relay program of its own side",
+                getattr(run, part)(lab)
+        except (Failure, subprocess.CalledProcessError) as e:  # the others may go
+            print(f"bench: {part}: {e}", file=sys.stderr)
+            failed = True
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    tell("bench", "Throughput, processor time, latency, memory and time of `up`",
+         [f"{args.rounds} rounds of {args.seconds} s, MTU 1280, {time.monotonic() - begin:.0f} s in all; all relay by the original's relay, unless it is their own",
           "Medians; CPU is user + system time of both daemons; ratios are median (least..most) of neighbouring measurements"],
-         about, report, args.json)
-    return 0
+         about, run.rows.report(), args.json)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from bench import GIB, ORIGINAL, OURS, Failure, Lab, cpu_seconds, memory_mib  # noqa: E402
 from figures import machine, tell  # noqa: E402
+from pairs import GIB, ORIGINAL, OURS, Failure, cpu_seconds, memory_mib  # noqa: E402
+from lab import Lab  # noqa: E402
 
 RELAYS = {"ours": (OURS, 9001), "original": (ORIGINAL, 9002), "ours again": (OURS, 9003)}
 ADDRESS = "10.50.0.2"

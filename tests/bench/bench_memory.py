@@ -14,11 +14,10 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "netns"))
-from bench import memory_mib  # noqa: E402
+from pairs import PROGRAMS, memory_mib  # noqa: E402
 from figures import machine, tell  # noqa: E402
-from lab import ORIGINAL, OURS, Failure, Lab, wait_for  # noqa: E402
+from lab import Failure, Lab, wait_for  # noqa: E402
 
-PROGRAMS = {"ours": OURS, "original": ORIGINAL, "ours again": OURS}
 MIB = 1024
 
 
@@ -47,8 +46,8 @@ def measure(binaries, quiet):
         a.wait_peer(b)
         a.ping_through(b.ip(), count=20).finish()
         wait_for("a direct path", lambda: a.direct(b.ip()) and b.direct(a.ip()), 20)
-        time.sleep(quiet)
         pid = a.daemon.popen.pid
+        time.sleep(quiet)
         maps = mappings(pid)
         total = sum(maps.values(), collections.Counter())
         return maps, {
@@ -61,7 +60,7 @@ def measure(binaries, quiet):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="./dev bench memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quiet", type=int, default=10, help="seconds of silence before the look (default 10)")
     parser.add_argument("--json", metavar="FILE", help="also write everything here; - for standard output instead of the table")

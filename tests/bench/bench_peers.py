@@ -14,11 +14,10 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "netns"))
-from bench import memory_mib  # noqa: E402
+from pairs import PROGRAMS, memory_mib  # noqa: E402
 from figures import machine, tell  # noqa: E402
-from lab import ORIGINAL, OURS, Failure, Lab, wait_for  # noqa: E402
+from lab import Failure, Lab, wait_for  # noqa: E402
 
-PROGRAMS = {"ours": OURS, "original": ORIGINAL, "ours again": OURS}
 QUIET_SECONDS = 10
 STIR_MS = 20
 
@@ -72,7 +71,7 @@ def measure(binaries, peers, stir):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="./dev bench peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=int, default=10000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", metavar="FILE", help="also write everything here; - for standard output instead of the table")
@@ -91,7 +90,7 @@ def main():
     except Failure as e:
         print(f"bench: {e}", file=sys.stderr)
         return 1
-    report = [{"what": what, "unit": unit, "values": values[what]} for what, unit in units.items()]
+    report = [{"what": f"{args.peers} peers: {what}", "unit": unit, "values": values[what]} for what, unit in units.items()]
     tell("peers", f"One node with {args.peers} peers", [f"{args.peers} peers, {args.rounds} rounds; the first map includes the login"], about, report, args.json)
     return 0
 

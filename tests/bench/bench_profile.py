@@ -14,9 +14,9 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "netns"))
-from bench import LOADS, PAIRS, Pair  # noqa: E402
 from figures import about_lines, machine  # noqa: E402
-from lab import Failure, Lab  # noqa: E402
+from pairs import LOADS, PROGRAMS, Failure, Tailnet  # noqa: E402
+from lab import Lab  # noqa: E402
 
 HERTZ = 1999
 # The first that fits: (kind, file, function).
@@ -53,11 +53,11 @@ def samples(data):
 
 
 def measure(lab, name, args, seconds):
-    pair = Pair(lab, name, False)
+    pair = Tailnet(lab, name)
     pair.start()
     pair.load(*args, seconds=1)
     data = lab.dir / f"perf-{name}.data"
-    pids = ",".join(str(pid) for pid in pair.pids())
+    pids = ",".join(str(pid) for pid in pair.pids)
     recorder = subprocess.Popen(["perf", "record", "-q", "-e", "cpu-clock", "-F", str(HERTZ), "-g", "-p", pids, "-o", str(data), "--", "sleep",
                                  str(seconds)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     load = pair.load(*args, seconds=seconds)
@@ -66,9 +66,9 @@ def measure(lab, name, args, seconds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="./dev bench profile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--load", choices=list(LOADS), default=next(iter(LOADS)), help="what iperf3 does (default: %(default)s)")
-    parser.add_argument("--of", choices=[n for n in PAIRS if n != "ours again"], action="append", help="whom to look at (default: ours)")
+    parser.add_argument("--of", choices=[n for n in PROGRAMS if n != "ours again"], action="append", help="whom to look at (default: ours)")
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--top", type=int, default=20, help="functions to list (default 20)")
     parser.add_argument("--json", metavar="FILE", help="also write everything here")

@@ -15,7 +15,55 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "netns")
 from lab import ORIGINAL, OURS, ROOT  # noqa: E402
 
 FOLDER = ROOT / "build/bench"
-MORE_IS_BETTER = ("Gbit/s", "Gbit per CPU s")
+MORE_IS_BETTER = ("Gbit/s", "Gbit per CPU s", "1000 packets/s", "handshakes/s")
+BOTH = ("ours", "original")
+
+# What we want of a row, "what, unit": (of the ratio or of our own median, at most or at least, how much).
+RATIO, OWN = "ours/original", "ours"
+GOALS = {
+    "direct: TCP to the other, Gbit/s": (RATIO, "≥", 1.7),
+    "direct: TCP to the other, CPU s/GiB": (RATIO, "≤", 0.5),
+    "direct: TCP from the other, Gbit/s": (RATIO, "≥", 1.7),
+    "direct: TCP from the other, CPU s/GiB": (RATIO, "≤", 0.5),
+    "direct: TCP, 4 flows to the other, Gbit/s": (RATIO, "≥", 1.7),
+    "direct: TCP, 4 flows to the other, CPU s/GiB": (RATIO, "≤", 0.5),
+    "direct: TCP, 4 flows from the other, Gbit/s": (RATIO, "≥", 1.7),
+    "direct: TCP, 4 flows from the other, CPU s/GiB": (RATIO, "≤", 0.5),
+    "direct: UDP 300 Mbit/s, 1200 B, CPU s/GiB": (RATIO, "≤", 0.3),
+    "direct: UDP flat out, 1200 B, Gbit/s": (RATIO, "≥", 3),
+    "relay: TCP to the other, Gbit/s": (RATIO, "≥", 2.5),
+    "relay: TCP to the other, CPU s/GiB": (RATIO, "≤", 0.4),
+    "relay: TCP to the other, retransmits/s": (RATIO, "≤", 0.05),
+    "relay: TCP from the other, Gbit/s": (RATIO, "≥", 2.5),
+    "relay: TCP from the other, CPU s/GiB": (RATIO, "≤", 0.4),
+    "relay: TCP from the other, retransmits/s": (RATIO, "≤", 0.05),
+    "ping, idle, above the bare link: p50, ms": (RATIO, "≤", 0.6),
+    "ping, idle, above the bare link: p99, ms": (RATIO, "≤", 0.6),
+    "ping beside a TCP flow: p99, ms": (RATIO, "≤", 1),
+    "ping beside a TCP flow: p99, × original's idle p99": (OWN, "≤", 2),
+    "seal 1280 B, 32 together, ns/packet": (RATIO, "≤", 0.83),
+    "memory of a node, idle, MiB": (OWN, "≤", 12),
+    "VmRSS, MiB": (OWN, "≤", 12),
+    "direct: most memory under load, MiB": (OWN, "≤", 25),
+    "relay: most memory under load, MiB": (OWN, "≤", 25),
+    "start to local API, s": (OWN, "≤", 0.05),
+    "up with an auth key, s": (OWN, "≤", 0.5),
+    "`tailscale version`, CPU ms": (OWN, "≤", 5),
+    "wake-ups of a quiet node, per s": (OWN, "≤", 1),
+    "10000 peers: first map, processor, s": (OWN, "≤", 1),
+    "10000 peers: memory, MiB": (OWN, "≤", 40),
+    "10000 peers: status --json, ms": (OWN, "≤", 150),
+    "10000 peers: a change, ms of processor": (OWN, "≤", 0.1),
+}
+# What the README and its plot show.
+CHOSEN = [
+    "direct: TCP to the other, Gbit/s", "direct: TCP to the other, CPU s/GiB", "direct: TCP, 4 flows to the other, Gbit/s",
+    "direct: UDP 300 Mbit/s, 1200 B, CPU s/GiB", "direct: UDP flat out, 1200 B, Gbit/s", "direct: UDP flat out, 64 B packets, 1000 packets/s",
+    "relay: TCP to the other, Gbit/s", "relay: TCP to the other, CPU s/GiB", "relay: TCP to the other, retransmits/s",
+    "ping, idle, above the bare link: p50, ms", "ping beside a TCP flow: p99, ms", "seal 1280 B, 32 together, ns/packet",
+    "both sides of each on one core, handshakes/s", "memory of a node, idle, MiB", "direct: most memory under load, MiB", "wake-ups of a quiet node, per s",
+    "start to local API, s", "up with an auth key, s", "`tailscale version`, CPU ms", "10000 peers: first map, processor, s", "10000 peers: memory, MiB", "10000 peers: status --json, ms",
+]
 
 
 def machine():
@@ -54,23 +102,66 @@ def spread(quotients):
     return f"{statistics.median(quotients):.2f} ({min(quotients):.2f}..{max(quotients):.2f})"
 
 
+def called(row):
+    return f"{row['what']}, {row['unit']}"
+
+
+def chosen(report):
+    return [row for row in report if called(row) in CHOSEN]
+
+
+def goal(row, ratio):
+    """What is wanted of a row, with a mark where it is not so; empty if nothing is."""
+    if called(row) not in GOALS:
+        return ""
+    of, sign, limit = GOALS[called(row)]
+    if of == RATIO and not ratio:
+        return f"{sign} {limit} ×: not to be had"
+    found = statistics.median(ratio if of == RATIO else row["values"]["ours"])
+    good = found <= limit if sign == "≤" else found >= limit
+    return f"{sign} {limit}{' ×' if of == RATIO else ''}{'' if good else '  MISSED'}"
+
+
+def compared(report):
+    """(row, ratio to the original, ratio to ourselves) of rows about both."""
+    return [(row, ratios(row["values"], *BOTH), ratios(row["values"], "ours again", "ours")) for row in report if set(BOTH) <= set(row["values"])]
+
+
+def others(report):
+    """(heads, rows of cells) of what was measured beside something else than the original."""
+    rows = [row for row in report if not set(BOTH) <= set(row["values"])]
+    names = list(dict.fromkeys(name for row in rows for name in row["values"]))
+    heads = [*names, *(f"ours/{name}" for name in names if name != "ours")]
+    return heads, [[called(row), *(number(statistics.median(row["values"][name])) for name in names),
+                    *(spread(ratios(row["values"], "ours", name)) for name in names if name != "ours")] for row in rows]
+
+
 def table(report):
-    lines = [f"{'':44} {'ours':>9} {'original':>9}  {'ours/original':20} {'ours/ours':20}"]
-    for row in report:
+    lines = [f"{'':50} {'ours':>9} {'original':>9}  {'ours/original':20} {'ours/ours':20} wanted"]
+    for row, ratio, noise in compared(report):
         v = row["values"]
-        row["ratio"], row["noise"] = ratios(v, "ours", "original"), ratios(v, "ours again", "ours")
-        lines.append(f"{row['what'] + ', ' + row['unit']:44} {statistics.median(v['ours']):9.3f} {statistics.median(v['original']):9.3f}  "
-                     f"{spread(row['ratio']):20} {spread(row['noise']):20}")
+        row["ratio"], row["noise"] = ratio, noise
+        lines.append(f"{called(row):50} {statistics.median(v['ours']):9.3f} {statistics.median(v['original']):9.3f}  "
+                     f"{spread(ratio):20} {spread(noise):20} {goal(row, ratio)}".rstrip())
+    heads, rows = others(report)
+    if rows:
+        lines += ["", " ".join([f"{'':50}", *(f"{head:20}" for head in heads)]).rstrip()]
+        lines += [" ".join([f"{row[0]:50}", *(f"{cell:20}" for cell in row[1:])]).rstrip() for row in rows]
     return "\n".join(lines)
 
 
 def markdown(report):
     lines = ["| | ours | original | ours / original | ours / ours (noise) |", "|---|---|---|---|---|"]
-    for row in report:
+    for row, ratio, noise in compared(report):
         v = row["values"]
-        lines.append(f"| {row['what']}, {row['unit']} | {number(statistics.median(v['ours']))} | {number(statistics.median(v['original']))} "
-                     f"| {spread(ratios(v, 'ours', 'original'))} | {spread(ratios(v, 'ours again', 'ours'))} |")
+        lines.append(f"| {called(row)} | {number(statistics.median(v['ours']))} | {number(statistics.median(v['original']))} "
+                     f"| {spread(ratio)} | {spread(noise)} |")
     return "\n".join(lines)
+
+
+def markdown_others(report):
+    heads, rows = others(report)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [["", *heads], ["---"] * (len(heads) + 1), *rows]) if rows else ""
 
 
 def number(x):
@@ -79,7 +170,8 @@ def number(x):
 
 
 def svg(title, lines, report):
-    """One group of two bars a row, to a scale of its own; a thin line spans the single measurements."""
+    """One group of two bars a row, to a scale of its own; a thin line spans the single measurements. Rows that are only ours are left out."""
+    report = [row for row, _, _ in compared(report)]
     width, left, right, bar, row_height = 900, 330, 150, 9, 34
     colours = {"ours": "#1f6feb", "original": "#9aa4af"}
     top = 64 + 15 * len(lines)
@@ -125,4 +217,4 @@ def tell(name, title, notes, about, report, json_to=None, more=()):
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / f"{name}.json").write_text(document)
     (FOLDER / f"{name}.txt").write_text(text + "\n")
-    (FOLDER / f"{name}.svg").write_text(svg(title, about_lines(about), report))
+    (FOLDER / f"{name}.svg").write_text(svg(title, about_lines(about), chosen(report) or report))
