@@ -2,7 +2,8 @@
 #pragma once
 /// ChaCha20-Poly1305 (RFC 8439) for streams of packets: no additional data, nonce = four zero bytes, then a counter,
 /// little endian. One interface, several engines; the fastest that this machine has and that proves itself is chosen
-/// once. No engine has branches or addresses that depend on keys or plaintext; lengths, counters and verdicts are public.
+/// once. No engine has branches or addresses that depend on keys or plaintext (aead_secrets_test.cc, for avx2); lengths, counters and
+/// verdicts are public.
 ///
 ///   sodium   libsodium, everywhere; the reference the others are held against
 ///   avx2     8 blocks of ChaCha20 at once, Poly1305 beside them in the integer registers (needs BMI2 too)
