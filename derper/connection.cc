@@ -43,6 +43,25 @@ Connection::Connection(ConnectionHost& host, ConnId id, Service service, platfor
     arm();
 }
 
+Connection::Connection(ConnectionHost& host, MovingClient client)
+    : host_(host),
+      id_(client.id),
+      service_(Service::kDerp),
+      not_ideal_(client.not_ideal),
+      remote_(client.remote),
+      phase_(Phase::kMoving),
+      session_(std::move(client.session)),
+      websocket_(std::move(client.websocket)),
+      unconfirmed_(client.unconfirmed),
+      timer_(host.loop(), [this] { on_timer(); }),
+      stream_(std::move(client.stream)) {}
+
+void Connection::begin() {
+    stream_.attach(host_.loop(), *this);
+    admit();
+    read_frames();
+}
+
 Connection::~Connection() {
     if (phase_ == Phase::kOpen) host_.relay().remove(id_, host_.loop().now());
 }
@@ -53,6 +72,7 @@ void Connection::on_bytes(MutByteSpan bytes) {
         case Phase::kLogin:
         case Phase::kOpen: feed_stream(bytes); break;
         case Phase::kChecking: feed_stream(bytes); break;  // what was under way when reading was stopped
+        case Phase::kMoving:
         case Phase::kFarewell:
         case Phase::kClosed: break;
     }
@@ -77,6 +97,7 @@ void Connection::feed_stream(MutByteSpan bytes) {
         read_frames();
     }
     session_->settle();
+    if (phase_ == Phase::kMoving) move_out();
 }
 
 void Connection::feed_websocket(MutByteSpan bytes) {
@@ -103,11 +124,10 @@ void Connection::feed_websocket(MutByteSpan bytes) {
 void Connection::charge(size_t bytes) {
     if (phase_ != Phase::kOpen || session_->is_mesh_peer()) return;
     const Time now = host_.loop().now();
-    Time free = now;
-    for (TokenBucket* bucket : {bucket_ ? &*bucket_ : nullptr, host_.shared_bucket()}) {
-        if (!bucket) continue;
-        bucket->take(static_cast<double>(bytes), now);
-        free = max(free, bucket->free_at(now));
+    Time free = host_.shared_bucket().take(static_cast<double>(bytes), now);
+    if (bucket_) {
+        bucket_->take(static_cast<double>(bytes), now);
+        free = max(free, bucket_->free_at(now));
     }
     if (free <= now) return;
     resume_at_ = free;
@@ -127,6 +147,15 @@ void Connection::rate_changed() {
     if (resume_at_.is_never()) return;
     resume_at_ = bucket_ ? bucket_->free_at(now) : now;
     arm();
+}
+
+void Connection::resume() {
+    if (resume_at_.is_never() && !waits_for_room_) stream_.set_reading(true);
+}
+
+void Connection::room() {
+    waits_for_room_ = false;
+    if (phase_ == Phase::kOpen) resume();
 }
 
 void Connection::read_http(MutByteSpan bytes) {
@@ -153,14 +182,14 @@ void Connection::read_http(MutByteSpan bytes) {
 }
 
 bool Connection::answer(const http1::Request& request) {
-    const Asker who = real_client(request, remote_.addr, host_.trusted_proxies());
+    const Asker who = real_client(request, remote_.addr, host_.door().trusted_proxies());
     const bool is_derp = service_ == Service::kDerp && request.method == "GET" && path_of(request) == "/derp";
     http1::Response r;
     if (service_ == Service::kPort80) {
         r = answer_port_80(request);
     } else if (!is_derp) {
-        r = host_.page(request, who);
-    } else if (!host_.serves_derp()) {
+        r = host_.door().page(request, who);
+    } else if (!host_.door().serves_derp()) {
         r = text_page(404, "derp server disabled\n");
     } else {
         const Upgrade upgrade = wanted_upgrade(request);
@@ -182,13 +211,13 @@ bool Connection::start_derp(const http1::Request& request, Upgrade upgrade) {
         if (head.empty()) return false;
         stream_.write(head);
         websocket_ = std::make_unique<WebSocketReader>();
-        host_.count_websocket();
+        host_.door().count_websocket();
     } else if (!wants_fast_start(request)) {
-        stream_.write(switching_protocols(host_.key().public_key()));
+        stream_.write(switching_protocols(host_.door().key().public_key()));
     }
     derp::ServerSessionConfig config;
-    config.server_key = host_.key();
-    config.mesh_key = host_.mesh_key();
+    config.server_key = host_.door().key();
+    config.mesh_key = host_.door().mesh_key();
     config.write_timeout = host_.patience().write_timeout;
     session_ = std::make_unique<derp::ServerSession>(host_.random(), std::move(config), host_.loop().now());
     not_ideal_ = request.has_header("Ideal-Node");
@@ -208,6 +237,9 @@ void Connection::read_frames() {
     if (phase_ == Phase::kClosed) return;
     pump();
     host_.flush_soon();
+    if (phase_ != Phase::kOpen || !host_.must_wait(id_)) return;
+    waits_for_room_ = true;
+    stream_.set_reading(false);
 }
 
 void Connection::handle(const derp::ServerEvent& event) {
@@ -232,23 +264,43 @@ void Connection::handle(const derp::ServerEvent& event) {
 
 void Connection::check_client() {
     // Who has the mesh key is one of us.
-    if (host_.admission().admits_all() || session_->is_mesh_peer()) return admit();
+    if (host_.door().admission().admits_all() || session_->is_mesh_peer()) return let_in();
     phase_ = Phase::kChecking;
     stream_.set_reading(false);
     check_ = std::make_unique<Admission>(
-        host_.loop(), host_.http_client(), host_.admission(), session_->key(), remote_.addr, [this](Status verdict) {
+        host_.loop(), host_.door().http_client(), host_.door().admission(), session_->key(), remote_.addr, [this](Status verdict) {
             const std::unique_ptr<Admission> keep = std::move(check_);
             if (phase_ != Phase::kChecking) return;
             if (!verdict) {
-                host_.count_rejected();
+                host_.door().count_rejected();
                 log::info("derp: {}: client {} rejected: {}", remote_.str(), session_->key().text(),
                           verdict.error().message());
                 return close("");
             }
             stream_.set_reading(true);
-            admit();
+            let_in();
             read_frames();
+            if (phase_ == Phase::kMoving) move_out();
         });
+}
+
+void Connection::let_in() {
+    host_.door().logged_in(id_);
+    if (session_->is_mesh_peer() || host_.is_home(session_->key())) return admit();
+    phase_ = Phase::kMoving;  // once nobody up the stack works on these bytes
+}
+
+void Connection::move_out() {
+    phase_ = Phase::kClosed;
+    timer_.cancel();
+    stream_.detach();
+    host_.move_out({.id = id_,
+                    .remote = remote_,
+                    .not_ideal = not_ideal_,
+                    .unconfirmed = unconfirmed_,
+                    .session = std::move(session_),
+                    .websocket = std::move(websocket_),
+                    .stream = std::move(stream_)});
 }
 
 void Connection::admit() {
@@ -256,7 +308,6 @@ void Connection::admit() {
     phase_ = Phase::kOpen;
     if (session_->is_mesh_peer() && host_.patience().write_timeout.ns > 0) session_->set_write_timeout(kMeshWriteTimeout);
     session_->accept(now);
-    host_.logged_in(id_);
     host_.relay().add(id_, *session_, remote_, now, not_ideal_);
     rate_changed();
 }
@@ -334,7 +385,7 @@ void Connection::on_timer() {
     }
     if (now >= resume_at_) {
         resume_at_ = Time::never();
-        stream_.set_reading(true);
+        resume();
     }
     session_->handle_timeout(now);
     if (session_->failed()) {

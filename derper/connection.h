@@ -29,31 +29,56 @@ struct Patience {
     Duration user_timeout = seconds(15);
 };
 
-/// What all connections share; implemented by Server.
-class ConnectionHost {
+/// What strangers meet before they are clients; on the front only. Implemented by Server.
+class Door {
    public:
-    virtual ~ConnectionHost() = default;
-    virtual platform::Loop& loop() = 0;
-    virtual Random& random() = 0;
-    virtual Relay& relay() = 0;
+    virtual ~Door() = default;
     virtual const NodePrivate& key() = 0;
     virtual const AdmissionPolicy& admission() = 0;
     /// Only if the policy has a URL.
     virtual platform::HttpClient* http_client() = 0;
-    virtual const Patience& patience() = 0;
     virtual const LockedKey& mesh_key() = 0;
-    virtual const RateLimit& client_rate() = 0;
-    /// Of all clients together; nullptr = no limit.
-    virtual TokenBucket* shared_bucket() = 0;
     virtual const std::vector<Prefix>& trusted_proxies() = 0;
     virtual bool serves_derp() = 0;
     /// Everything but /derp.
     virtual http1::Response page(const http1::Request& request, const Asker& who) = 0;
     virtual void count_rejected() = 0;
     virtual void count_websocket() = 0;
-    virtual void count_session(const derp::ServerSessionStats& stats) = 0;
     /// The connection is a client's from now on.
     virtual void logged_in(ConnId id) = 0;
+};
+
+/// What a client takes along when it moves to its home loop.
+struct MovingClient {
+    ConnId id = 0;
+    Endpoint remote;
+    bool not_ideal = false;
+    size_t unconfirmed = 0;
+    std::unique_ptr<derp::ServerSession> session{};  ///< with what it has read and not used, before accept()
+    std::unique_ptr<WebSocketReader> websocket{};
+    platform::ByteStream stream{};  ///< detached
+};
+
+/// What the connections of one loop share; implemented by Shard.
+class ConnectionHost {
+   public:
+    virtual ~ConnectionHost() = default;
+    virtual platform::Loop& loop() = 0;
+    virtual Random& random() = 0;
+    virtual Relay& relay() = 0;
+    virtual const Patience& patience() = 0;
+    virtual const RateLimit& client_rate() = 0;
+    /// Of all clients together.
+    virtual SharedBucket& shared_bucket() = 0;
+    /// On loops that take over clients only: not to be called.
+    virtual Door& door() = 0;
+    /// Whether clients with that key live on this loop.
+    virtual bool is_home(const NodePublic& key) = 0;
+    /// The client goes to its home, the connection is over.
+    virtual void move_out(MovingClient client) = 0;
+    /// Another loop is behind with what clients here sent it: that one shall not be read until room() is called.
+    virtual bool must_wait(ConnId id) = 0;
+    virtual void count_session(const derp::ServerSessionStats& stats) = 0;
     /// A mesh peer wants that client out.
     virtual void close_peer(const NodePublic& key) = 0;
     /// What the relay queued at other connections is written before the loop waits again.
@@ -69,6 +94,9 @@ enum class Service : uint8_t { kDerp, kPort80 };
 class Connection final : private platform::ByteStream::Listener {
    public:
     Connection(ConnectionHost& host, ConnId id, Service service, platform::ByteStream stream);
+    /// At its new home; begin() once the host can find it.
+    Connection(ConnectionHost& host, MovingClient client);
+    void begin();
     ~Connection() override;
 
     [[nodiscard]] ConnId id() const { return id_; }
@@ -76,6 +104,8 @@ class Connection final : private platform::ByteStream::Listener {
     void pump();
     /// The host's rate limit changed.
     void rate_changed();
+    /// After must_wait().
+    void room();
     /// nullptr before the upgrade.
     [[nodiscard]] const derp::ServerSession* session() const { return session_.get(); }
     void close(const std::string& why);
@@ -83,7 +113,7 @@ class Connection final : private platform::ByteStream::Listener {
     void leave(Duration reconnect_in, Duration try_for);
 
    private:
-    enum class Phase : uint8_t { kHttp, kLogin, kChecking, kOpen, kFarewell, kClosed };
+    enum class Phase : uint8_t { kHttp, kLogin, kChecking, kMoving, kOpen, kFarewell, kClosed };
 
     void on_bytes(MutByteSpan bytes) override;
     void on_closed(const Status& why) override;
@@ -99,7 +129,10 @@ class Connection final : private platform::ByteStream::Listener {
     void charge(size_t bytes);
     void handle(const derp::ServerEvent& event);
     void check_client();
+    void let_in();
     void admit();
+    void move_out();
+    void resume();
     void say_goodbye();
     void arm();
     void on_timer();
@@ -107,8 +140,9 @@ class Connection final : private platform::ByteStream::Listener {
     ConnectionHost& host_;
     const ConnId id_;
     const Service service_;
-    Endpoint remote_;  // behind a trusted proxy the client's address with port 0
     bool not_ideal_ = false;
+    bool waits_for_room_ = false;
+    Endpoint remote_;  // behind a trusted proxy the client's address with port 0
     Phase phase_ = Phase::kHttp;
     std::unique_ptr<http1::Parser> http_;
     std::unique_ptr<derp::ServerSession> session_;

@@ -34,7 +34,9 @@ std::string metrics_text(const Metrics& m) {
             by_kind(name, fmt::format("reason=\"{}\",", reason), bytes ? derp::ByKind{.disco = k.disco_bytes, .other = k.other_bytes} : k);
         };
         dropped("gone_disconnected", m.sessions.dropped_gone);
-        dropped("queue_head", m.sessions.dropped_full);
+        derp::ByKind full = m.sessions.dropped_full;
+        full += r.dropped_between;
+        dropped("queue_head", full);
         dropped("unknown_dest", r.dropped_unknown);
         dropped("unknown_dest_on_fwd", r.dropped_unknown_forward);
     }
@@ -66,6 +68,7 @@ std::string metrics_text(const Metrics& m) {
     out += fmt::format("derper_tcp_refused{{reason=\"source\"}} {}\n", m.tcp_refused_source);
     out += fmt::format("derper_tcp_refused{{reason=\"full\"}} {}\n", m.tcp_refused_full);
     gauge("derper_tcp_open", m.tcp_open);
+    gauge("derper_loops", m.loops);
     type("stun_requests", "counter");
     out += fmt::format("stun_requests{{disposition=\"success\"}} {}\n", m.stun_answered_v4 + m.stun_answered_v6);
     out += fmt::format("stun_requests{{disposition=\"not_stun\"}} {}\n", m.stun_ignored);

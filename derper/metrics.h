@@ -18,6 +18,7 @@ struct Metrics {
     uint64_t tcp_refused_full = 0;      ///< too many at once
     uint64_t clients_rejected = 0;      ///< by admission
     size_t tcp_open = 0;
+    size_t loops = 1;
     uint64_t mesh_links_up = 0;
     uint64_t websocket_accepts = 0;
     uint64_t stun_answered_v4 = 0, stun_answered_v6 = 0;

@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "derper/bootstrap_dns.h"
+#include "derper/siblings.h"
 
 namespace mesh::derper {
 namespace {
@@ -71,6 +72,7 @@ const std::vector<Flag>& flags() {
         {"tcp-keepalive-time", &Options::keepalive_time, "idle time before TCP asks whether the client lives"},
         {"tcp-user-timeout", &Options::user_timeout, "a client that acknowledges nothing for that long is dropped"},
         {"tcp-write-timeout", &Options::write_timeout, "a client that takes nothing for that long is dropped; 0 = never"},
+        {"threads", &Options::threads, "event loops that clients are spread over, at most 64; 0 = one for each core this program may use"},
         {"trusted-proxies", &Options::trusted_proxies,
          "proxies whose X-Forwarded-For is believed: IP prefixes, comma between"},
         {"unpublished-bootstrap-dns-names", &Options::hidden_bootstrap_names,
@@ -162,6 +164,7 @@ Status check_hostname(Options& o) {
 Status check_values(Options& o) {
     if (o.stun_port < 1 || o.stun_port > 65535) return bad("-stun-port must be between 1 and 65535 (-stun=false turns STUN off)");
     if (o.http_port < -1 || o.http_port > 65535) return bad("-http-port must be -1 or a port");
+    if (o.threads < 0 || o.threads > static_cast<int>(kMaxLoops)) return bad("-threads must be between 0 and 64");
     if (std::isnan(o.accept_limit) || o.accept_limit <= 0) return bad("-accept-connection-limit must be above 0");
     if (o.accept_burst < 1) return bad("-accept-connection-burst must be at least 1");
     if (!o.home.empty() && o.home != "blank") {

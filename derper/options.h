@@ -56,6 +56,7 @@ struct Options {
     bool dev = false;
     bool help = false;
     bool version = false;
+    int threads = 0;                  ///< event loops; 0 = as many as there are cores
     int verbose = 0;
     std::vector<std::string> inert;   ///< flags of the original that were given and do nothing here
 };

@@ -18,7 +18,8 @@ constexpr std::string_view kNames[] = {"perclientratelimitbytespersec", "perclie
 }  // namespace
 
 void TokenBucket::refill(Time now) {
-    if (now > at_) tokens_ = std::min(burst_, tokens_ + (now - at_).seconds() * rate_);
+    if (now <= at_) return;  // another loop's clock may be a turn behind
+    tokens_ = std::min(burst_, tokens_ + (now - at_).seconds() * rate_);
     at_ = now;
 }
 
@@ -45,6 +46,23 @@ void TokenBucket::set(double rate, double burst, Time now) {
     rate_ = rate;
     burst_ = burst;
     tokens_ = std::min(tokens_, burst);
+}
+
+void SharedBucket::set(const RateLimit& limit, Time now) {
+    const std::lock_guard lock(mutex_);
+    if (limit.bytes_per_second <= 0)
+        bucket_.reset();
+    else if (bucket_)
+        bucket_->set(limit.bytes_per_second, limit.burst_bytes, now);
+    else
+        bucket_.emplace(limit.bytes_per_second, limit.burst_bytes, now);
+}
+
+Time SharedBucket::take(double tokens, Time now) {
+    const std::lock_guard lock(mutex_);
+    if (!bucket_) return now;
+    bucket_->take(tokens, now);
+    return bucket_->free_at(now);
 }
 
 RateConfig default_rates() {

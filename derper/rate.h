@@ -2,6 +2,7 @@
 #pragma once
 /// Token buckets: bytes of one client (-rate-config), accepted connections. Pure.
 
+#include <mutex>
 #include <optional>
 #include <string_view>
 
@@ -43,6 +44,18 @@ struct RateConfig {
     RateLimit all;     ///< together
     bool operator==(const RateConfig&) const = default;
 };
+/// One bucket for the clients of all loops. Threadsafe; exact, because taking is rare beside packets: once a reading call.
+class SharedBucket {
+   public:
+    void set(const RateLimit& limit, Time now);
+    /// `now` or later: when the debt is paid. Loops' clocks may differ by a turn.
+    [[nodiscard]] Time take(double tokens, Time now);
+
+   private:
+    std::mutex mutex_;
+    std::optional<TokenBucket> bucket_;  // guarded by mutex_; nullopt = no limit
+};
+
 /// What holds without a file: nobody who just uses the relay notices, and nobody can take all of a fast line.
 [[nodiscard]] RateConfig default_rates();
 /// The original's file: {"PerClientRateLimitBytesPerSec": n, "PerClientRateBurstBytes": n}, names in any case, no limit where

@@ -3,63 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include "derper/relay_net.h"
+
 namespace mesh::derper {
 namespace {
-
-Bytes disco_packet() {
-    Bytes p = {'T', 'S', 0xf0, 0x9f, 0x92, 0xac};
-    p.resize(80, 1);
-    return p;
-}
-
-/// Clients joined to the relay by real sessions; frames that clients get are read back from the bytes.
-struct Net {
-    struct Got {
-        derp::FrameType type;
-        Bytes payload;
-    };
-    SeededRandom random{5};
-    Time now{seconds(100).ns};
-    NodePrivate server_key = NodePrivate::generate(random);
-    Relay relay;
-    std::map<ConnId, std::unique_ptr<derp::ServerSession>> sessions;
-    ConnId next = 1;
-
-    ConnId connect(const NodePrivate& key) {
-        derp::ServerSessionConfig c;
-        c.server_key = server_key;
-        auto s = std::make_unique<derp::ServerSession>(random, c, now);
-        Bytes login;
-        derp::append_frame(login, derp::FrameType::kClientInfo,
-                           *derp::seal_client_info({.version = 2}, key, server_key.public_key(), random));
-        s->feed(login);
-        EXPECT_TRUE(s->next_event(now));
-        s->accept(now);
-        const ConnId id = next++;
-        relay.add(id, *s, {}, now);
-        sessions[id] = std::move(s);
-        (void)take(id);
-        return id;
-    }
-    void disconnect(ConnId id) {
-        relay.remove(id, now);
-        sessions.erase(id);
-    }
-    std::vector<Got> take(ConnId id) {
-        derp::FrameReader r(derp::FrameReader::Side::kClient);
-        derp::ServerSession& s = *sessions.at(id);
-        while (!s.writable(now).empty()) {
-            const ByteSpan w = s.writable(now);
-            r.append(w);
-            s.wrote(w.size(), now);
-        }
-        std::vector<Got> out;
-        derp::Frame f;
-        while (r.next(f) == derp::FrameReader::Next::kFrame) out.push_back({f.type, to_bytes(f.payload)});
-        return out;
-    }
-    NodePrivate key() { return NodePrivate::generate(random); }
-};
 
 TEST(Relay, PacketsReachTheirDestinationWithTheSendersKey) {
     Net n;

@@ -2,8 +2,12 @@
 #include "derper/server.h"
 
 #include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
 #include <utility>
 
+#include "base/check.h"
 #include "base/log.h"
 #include "derper/bootstrap_dns.h"
 
@@ -15,22 +19,62 @@ constexpr size_t kMinStrangers = 64;
 /// After a restart one client a millisecond returns.
 constexpr size_t kLeastSpreadMs = 100;
 constexpr size_t kMostSpreadMs = 10'000;
-constexpr Duration kTryFor = seconds(60);
+/// A loop whose turn takes longer is not waited for.
+constexpr std::chrono::milliseconds kAnswerWithin{250};
 }  // namespace
 
 Server::Server(platform::Loop& loop, Random& random, Config config)
     : loop_(loop),
-      random_(random),
       config_(std::move(config)),
       gate_(random, config_.accept_rate, config_.accept_burst, loop.now()),
-      bury_(loop, [this] { graveyard_.clear(); }),
-      turn_end_(loop, [this] { flush(); }) {
+      crew_{.random = random, .patience = config_.patience} {
     counts_.started = loop.wall().unix_ns / 1'000'000'000;
     counts_.version = config_.version;
+    CHECK(config_.loops >= 1 && config_.loops <= kMaxLoops);
+    random.fill(crew_.home_key);
+    crew_.shards.resize(config_.loops);
+    last_.resize(config_.loops);
+    Door* const door = this;  // make_unique has no access to the private base
+    front_ = std::make_unique<Shard>(loop, crew_, kFront, door);
+    crew_.shards[kFront] = front_.get();
+    for (size_t i = kFront + 1; i < config_.loops; ++i) {
+        Helper& h = helpers_.emplace_back();
+        h.loop = std::make_unique<platform::Loop>();
+        h.shard = std::make_unique<Shard>(*h.loop, crew_, i, nullptr);
+        crew_.shards[i] = h.shard.get();
+    }
+    for (Helper& h : helpers_) h.thread = std::thread([l = h.loop.get()] { l->run(); });
     set_rate(config_.rate);
 }
 
-Server::~Server() = default;
+Server::~Server() {
+    for (Helper& h : helpers_) h.loop->stop();
+    for (Helper& h : helpers_) h.thread.join();
+}
+
+void Server::post_all(const Shard::Task& task) {
+    task(*front_);
+    for (Helper& h : helpers_) h.shard->post(task);
+}
+
+void Server::ask_all(const Shard::Task& task) {
+    struct Answers {
+        std::mutex mutex;
+        std::condition_variable all;
+        size_t missing = 0;
+    };
+    const auto answers = std::make_shared<Answers>();
+    answers->missing = helpers_.size();
+    for (Helper& h : helpers_)
+        h.shard->post([task, answers](Shard& shard) {
+            task(shard);
+            const std::lock_guard lock(answers->mutex);
+            if (--answers->missing == 0) answers->all.notify_one();
+        });
+    task(*front_);
+    std::unique_lock lock(answers->mutex);
+    answers->all.wait_for(lock, kAnswerWithin, [&] { return answers->missing == 0; });
+}
 
 platform::Listener::OnAccept Server::acceptor(Service service) {
     return [this, service](platform::ByteStream stream) { accept(service, std::move(stream)); };
@@ -63,7 +107,7 @@ uint16_t Server::port() const { return listeners_.front()->port(); }
 void Server::accept(Service service, platform::ByteStream stream) {
     // Refusing is better than running out of descriptors, which would hurt those who are in.
     ++counts_.tcp_accepted;
-    if (connections_.size() >= config_.max_connections) {
+    if (connections() >= config_.max_connections) {
         ++counts_.tcp_refused_full;
         return;
     }
@@ -77,14 +121,13 @@ void Server::accept(Service service, platform::ByteStream stream) {
         stream.start_tls(std::move(*tls));
     }
     const ConnId id = next_id_++;
-    ConnectionHost& host = *this;  // make_unique has no access to the private base
-    connections_.emplace(id, std::make_unique<Connection>(host, id, service, std::move(stream)));
-    peak_ = std::max(peak_, connections_.size());
+    front().accept(id, service, std::move(stream));
+    peak_ = std::max(peak_, ++crew_.connections);
     strangers_.insert(id);
     if (strangers_.size() <= std::max<size_t>(config_.max_connections / kStrangersShare, kMinStrangers)) return;
     // Whoever holds connections without logging in loses the oldest; who logs in is in long before.
     ++counts_.tcp_refused_full;
-    connections_.at(*strangers_.begin())->close("too many connections that did not log in");
+    front().connection(*strangers_.begin()).close("too many connections that did not log in");
 }
 
 bool Server::lets_in(const Addr& source) {
@@ -100,36 +143,13 @@ bool Server::lets_in(const Addr& source) {
 
 void Server::leave() {
     listeners_.clear();
-    relay_.fall_silent();
-    std::vector<Connection*> all;
-    for (const auto& [id, connection] : connections_) all.push_back(connection.get());
+    // First everything that is under way from loop to loop; then nobody tells of anybody's departure, before the first departs.
+    ask_all([](Shard& s) { s.flush(); });
+    front().read_inbox();
+    ask_all([](Shard& s) { s.fall_silent(); });
     // All at once would be a stampede.
-    const auto spread = static_cast<uint32_t>(std::clamp<size_t>(all.size(), kLeastSpreadMs, kMostSpreadMs));
-    for (Connection* c : all) c->leave(milliseconds(random_.below(spread)), kTryFor);
-    flush();
-}
-
-void Server::flush() {
-    // pump() may close a connection, which queues PeerGone at others: go on until nothing is left, but not recursively.
-    if (std::exchange(flushing_, true)) return;
-    for (auto dirty = relay_.take_dirty(); !dirty.empty(); dirty = relay_.take_dirty())
-        for (const ConnId id : dirty)
-            if (const auto it = connections_.find(id); it != connections_.end()) it->second->pump();
-    if (after_flush_) after_flush_();
-    flushing_ = false;
-}
-
-void Server::write_now(ConnId id) {
-    if (const auto it = connections_.find(id); it != connections_.end()) it->second->pump();
-}
-
-void Server::closed(ConnId id) {
-    const auto it = connections_.find(id);
-    if (it == connections_.end()) return;
-    strangers_.erase(id);
-    graveyard_.push_back(std::move(it->second));
-    connections_.erase(it);
-    bury_.set(loop_.now());
+    const auto spread = static_cast<uint32_t>(std::clamp<size_t>(connections(), kLeastSpreadMs, kMostSpreadMs));
+    post_all([spread](Shard& s) { s.leave(spread); });
 }
 
 http1::Response Server::page(const http1::Request& request, const Asker& who) {
@@ -154,45 +174,46 @@ http1::Response Server::page(const http1::Request& request, const Asker& who) {
     return r;
 }
 
-void Server::count_session(const derp::ServerSessionStats& stats) { counts_.sessions += stats; }
+Metrics Server::everything() {
+    struct Counted {
+        std::mutex mutex;
+        std::vector<Metrics> by_loop;  // guarded by mutex
+    };
+    const auto counted = std::make_shared<Counted>();
+    counted->by_loop = last_;
+    ask_all([counted](Shard& s) {
+        Metrics m;
+        s.add_metrics(m);
+        const std::lock_guard lock(counted->mutex);
+        counted->by_loop[s.index()] = std::move(m);
+    });
+    const std::lock_guard lock(counted->mutex);
+    last_ = counted->by_loop;
+    Metrics sum = counts_;
+    for (const Metrics& m : last_) {
+        sum.relay += m.relay;
+        sum.sessions += m.sessions;
+    }
+    return sum;
+}
 
-Metrics Server::metrics() const {
-    Metrics m = counts_;
-    m.relay = relay_.stats();
-    m.tcp_open = connections_.size();
-    for (const auto& [id, connection] : connections_)
-        if (const auto* session = connection->session()) m.sessions += session->stats();
+Metrics Server::metrics() {
+    Metrics m = everything();
+    m.loops = config_.loops;
+    m.tcp_open = connections();
     if (add_metrics_) add_metrics_(m);
     return m;
 }
 
-void Server::close_peer(const NodePublic& key) {
-    for (const ConnId id : relay_.connections_of(key))
-        if (const auto it = connections_.find(id); it != connections_.end()) it->second->close("a mesh peer asked for it");
-}
-
 void Server::set_allowed(std::shared_ptr<const KeySet> keys) {
     config_.admission.allowed = std::move(keys);
-    if (!config_.admission.allowed) return;
-    std::vector<ConnId> out;
-    for (const auto& [id, connection] : connections_) {
-        const derp::ServerSession* s = connection->session();
-        if (s && s->logged_in() && !s->is_mesh_peer() && !config_.admission.allowed->contains(s->key())) out.push_back(id);
-    }
-    for (const ConnId id : out)
-        if (const auto it = connections_.find(id); it != connections_.end()) it->second->close("no longer in the list of keys");
+    if (const auto& allowed = config_.admission.allowed) post_all([allowed](Shard& s) { s.set_allowed(*allowed); });
 }
 
 void Server::set_rate(const RateConfig& rate) {
     config_.rate = rate;
-    const RateLimit& all = rate.all;
-    if (all.bytes_per_second <= 0)
-        shared_.reset();
-    else if (shared_)
-        shared_->set(all.bytes_per_second, all.burst_bytes, loop_.now());
-    else
-        shared_.emplace(all.bytes_per_second, all.burst_bytes, loop_.now());
-    for (const auto& [id, connection] : connections_) connection->rate_changed();
+    crew_.bucket.set(rate.all, loop_.now());
+    post_all([each = rate.client](Shard& s) { s.set_rate(each); });
 }
 
 }  // namespace mesh::derper

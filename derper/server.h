@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #pragma once
-/// Listeners, connections and the relay between them, on one loop.
+/// The relay as a whole: listeners, what strangers meet (TLS, pages, admission), and the loops on which clients live. The
+/// loop it is made on is the front and has its share of the clients; every further one has a thread.
 
 #include <functional>
 #include <limits>
@@ -8,7 +9,7 @@
 #include <optional>
 #include <set>
 #include <string>
-#include <unordered_map>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -20,13 +21,14 @@
 #include "derper/metrics.h"
 #include "derper/options.h"
 #include "derper/relay.h"
+#include "derper/shard.h"
 #include "platform/loop/loop.h"
 #include "platform/net/listener.h"
 #include "platform/tls/tls.h"
 
 namespace mesh::derper {
 
-class Server final : private ConnectionHost {
+class Server final : private Door {
    public:
     struct Config {
         NodePrivate key{};
@@ -42,9 +44,10 @@ class Server final : private ConnectionHost {
         std::string home{};
         bool derp = true;
         size_t max_connections = 65536;
+        size_t loops = 1;  ///< 1..kMaxLoops
         std::string version{};
     };
-    /// Both must outlive the server.
+    /// Both must outlive the server; `random` is threadsafe if there are several loops.
     Server(platform::Loop& loop, Random& random, Config config);
     ~Server() override;
 
@@ -58,9 +61,10 @@ class Server final : private ConnectionHost {
     /// Answers /bootstrap-dns.
     void on_bootstrap(std::function<http1::Response(const http1::Request&)> answer) { bootstrap_ = std::move(answer); }
     /// Called at the end of every flush, once a turn at most: mesh links send what they were given.
-    void on_flush(std::function<void()> then) { after_flush_ = std::move(then); }
-    [[nodiscard]] Relay& relay() override { return relay_; }
-    void flush_soon() override { turn_end_.want(); }
+    void on_flush(std::function<void()> then) { front().on_flush(std::move(then)); }
+    /// The front's, which mesh links deal with.
+    [[nodiscard]] Relay& relay() { return front().relay(); }
+    void flush_soon() { front().flush_soon(); }
     /// An address for all interfaces listens on both families, or on the one the host has.
     [[nodiscard]] Status listen(const ListenAddress& at, Service service);
     /// A socket that listens already.
@@ -69,56 +73,57 @@ class Server final : private ConnectionHost {
     void leave();
     /// Of the first listener.
     [[nodiscard]] uint16_t port() const;
-    [[nodiscard]] const RelayStats& stats() const { return relay_.stats(); }
-    [[nodiscard]] size_t connections() const { return connections_.size(); }
+    /// Of all loops together; those that do not answer at once count as they did before.
+    [[nodiscard]] RelayStats stats() { return everything().relay; }
+    [[nodiscard]] size_t connections() const { return crew_.connections; }
     /// The most there were at once since the last call.
-    [[nodiscard]] size_t take_peak_connections() { return std::exchange(peak_, connections_.size()); }
+    [[nodiscard]] size_t take_peak_connections() { return std::exchange(peak_, connections()); }
 
    private:
-    platform::Loop& loop() override { return loop_; }
-    Random& random() override { return random_; }
+    /// A loop beside the front.
+    struct Helper {
+        std::unique_ptr<platform::Loop> loop;
+        std::unique_ptr<Shard> shard;
+        std::thread thread;
+    };
+
     const NodePrivate& key() override { return config_.key; }
     const AdmissionPolicy& admission() override { return config_.admission; }
     platform::HttpClient* http_client() override { return config_.http; }
-    const Patience& patience() override { return config_.patience; }
     const LockedKey& mesh_key() override { return config_.mesh_key; }
-    const RateLimit& client_rate() override { return config_.rate.client; }
-    TokenBucket* shared_bucket() override { return shared_ ? &*shared_ : nullptr; }
-    void logged_in(ConnId id) override { strangers_.erase(id); }
     const std::vector<Prefix>& trusted_proxies() override { return config_.trusted_proxies; }
     bool serves_derp() override { return config_.derp; }
     http1::Response page(const http1::Request& request, const Asker& who) override;
     void count_rejected() override { ++counts_.clients_rejected; }
     void count_websocket() override { ++counts_.websocket_accepts; }
-    void count_session(const derp::ServerSessionStats& stats) override;
-    void close_peer(const NodePublic& key) override;
-    [[nodiscard]] Metrics metrics() const;
-    void flush();
-    void write_now(ConnId id) override;
-    void closed(ConnId id) override;
+    void logged_in(ConnId id) override { strangers_.erase(id); }
+
+    [[nodiscard]] Shard& front() { return *front_; }
+    /// On every loop, here at once.
+    void post_all(const Shard::Task& task);
+    /// The same, and waits until all are through, but not forever.
+    void ask_all(const Shard::Task& task);
+    /// What all loops counted.
+    [[nodiscard]] Metrics everything();
+    [[nodiscard]] Metrics metrics();
     [[nodiscard]] platform::Listener::OnAccept acceptor(Service service);
     void accept(Service service, platform::ByteStream stream);
     [[nodiscard]] bool lets_in(const Addr& source);
 
     platform::Loop& loop_;
-    Random& random_;
     Config config_;
     std::shared_ptr<const platform::TlsServerContext> tls_;
-    Relay relay_;
     Gate gate_;
-    std::optional<TokenBucket> shared_;
     Metrics counts_;
     std::function<void(Metrics&)> add_metrics_;
     std::function<http1::Response(const http1::Request&)> bootstrap_;
-    std::function<void()> after_flush_;
     ConnId next_id_ = 1;
-    bool flushing_ = false;
     size_t peak_ = 0;
-    std::unordered_map<ConnId, std::unique_ptr<Connection>> connections_;
     std::set<ConnId> strangers_;  // connections that are no client's (yet), oldest first
-    std::vector<std::unique_ptr<Connection>> graveyard_;
-    platform::Timer bury_;
-    platform::TurnEnd turn_end_;
+    Crew crew_;
+    std::unique_ptr<Shard> front_;
+    std::vector<Helper> helpers_;
+    std::vector<Metrics> last_;  // what each loop counted when it was asked last
     std::vector<std::unique_ptr<platform::Listener>> listeners_;
 };
 

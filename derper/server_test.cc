@@ -19,7 +19,10 @@
 namespace mesh::derper {
 namespace {
 
-TEST(DerperServer, TwoClientsExchangePacketsAndHearOfDepartures) {
+class DerperServer : public WithLoops {};
+INSTANTIATE_TEST_SUITE_P(Loops, DerperServer, ::testing::Values(1, 3));
+
+TEST_P(DerperServer, TwoClientsExchangePacketsAndHearOfDepartures) {
     Lab lab;
     Client a(lab.loop);
     auto b = std::make_unique<Client>(lab.loop);
@@ -39,7 +42,7 @@ TEST(DerperServer, TwoClientsExchangePacketsAndHearOfDepartures) {
     EXPECT_EQ(a.gone[0], key);
 }
 
-TEST(DerperServer, TlsWithAPinnedSelfSignedCertificateStartsFast) {
+TEST_P(DerperServer, TlsWithAPinnedSelfSignedCertificateStartsFast) {
     char dir[] = "/tmp/derper_test_XXXXXX";
     ASSERT_TRUE(mkdtemp(dir));
     Lab lab;
@@ -72,7 +75,7 @@ TEST(DerperServer, TlsWithAPinnedSelfSignedCertificateStartsFast) {
     ::rmdir(dir);
 }
 
-TEST(DerperServer, HttpPagesAndRefusals) {
+TEST_P(DerperServer, HttpPagesAndRefusals) {
     Lab lab;
     EXPECT_TRUE(lab.get("GET /derp/latency-check HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 200"));
     EXPECT_TRUE(lab.get("GET /derp HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 426"));
@@ -88,7 +91,7 @@ TEST(DerperServer, HttpPagesAndRefusals) {
     EXPECT_NE(raw.got.find("HTTP/1.1 204"), std::string::npos);
 }
 
-TEST(DerperServer, GarbageAfterTheUpgradeEndsOnlyThatConnection) {
+TEST_P(DerperServer, GarbageAfterTheUpgradeEndsOnlyThatConnection) {
     Lab lab;
     Raw raw;
     raw.connect(lab.loop, lab.server->port());
@@ -101,7 +104,7 @@ TEST(DerperServer, GarbageAfterTheUpgradeEndsOnlyThatConnection) {
     EXPECT_TRUE(lab.until([&] { return c.session.connected(); }));
 }
 
-TEST(DerperServer, AClientThatStopsReadingIsDroppedAndOthersGoOn) {
+TEST_P(DerperServer, AClientThatStopsReadingIsDroppedAndOthersGoOn) {
     Lab lab({}, milliseconds(200));
     Client sender(lab.loop), lazy(lab.loop);
     sender.start(connect_loopback(lab.server->port()));
@@ -118,7 +121,7 @@ TEST(DerperServer, AClientThatStopsReadingIsDroppedAndOthersGoOn) {
     EXPECT_TRUE(lab.until([&] { return !sender.packets.empty(); }));
 }
 
-TEST(DerperServer, ManyConnectionsWithOneKeyTakeNothingAwayFromItsOwner) {
+TEST_P(DerperServer, ManyConnectionsWithOneKeyTakeNothingAwayFromItsOwner) {
     Lab lab;
     Client a(lab.loop), b(lab.loop);
     a.start(connect_loopback(lab.server->port()));
@@ -144,7 +147,7 @@ TEST(DerperServer, ManyConnectionsWithOneKeyTakeNothingAwayFromItsOwner) {
     ASSERT_TRUE(lab.until([&] { return b.packets.size() == 2; }));
 }
 
-TEST(DerperServer, ARateLimitSlowsAClientDownAndLosesNothing) {
+TEST_P(DerperServer, ARateLimitSlowsAClientDownAndLosesNothing) {
     Lab lab({}, seconds(2), [](Server::Config& c) { c.rate.client = {1e6, 65568}; });
     Client a(lab.loop), b(lab.loop);
     a.start(connect_loopback(lab.server->port()));
@@ -160,7 +163,7 @@ TEST(DerperServer, ARateLimitSlowsAClientDownAndLosesNothing) {
     ASSERT_TRUE(lab.until([&] { return b.packets.size() == 20; }));
 }
 
-TEST(DerperServer, TheLimitOfAllTogetherHoldsBeyondEachClientsOwn) {
+TEST_P(DerperServer, TheLimitOfAllTogetherHoldsBeyondEachClientsOwn) {
     Lab lab({}, seconds(2), [](Server::Config& c) { c.rate.all = {2e6, 65568}; });
     Client a(lab.loop), b(lab.loop), c(lab.loop);
     for (Client* x : {&a, &b, &c}) x->start(connect_loopback(lab.server->port()));
@@ -173,7 +176,7 @@ TEST(DerperServer, TheLimitOfAllTogetherHoldsBeyondEachClientsOwn) {
     EXPECT_GE((platform::read_clock() - begin).millis(), 70);
 }
 
-TEST(DerperServer, WhoLeavesTellsClientsWhenToReturn) {
+TEST_P(DerperServer, WhoLeavesTellsClientsWhenToReturn) {
     Lab lab;
     Client a(lab.loop), b(lab.loop);
     Raw idle;
@@ -195,7 +198,7 @@ TEST(DerperServer, WhoLeavesTellsClientsWhenToReturn) {
     EXPECT_TRUE(lab.until([&] { return lab.server->connections() == 0; }));
 }
 
-TEST(DerperServer, OfThoseWhoDoNotLogInTheOldestGoes) {
+TEST_P(DerperServer, OfThoseWhoDoNotLogInTheOldestGoes) {
     Lab lab({}, seconds(2), [](Server::Config& c) { c.max_connections = 100; });
     Client client(lab.loop);
     client.start(connect_loopback(lab.server->port()));
@@ -211,7 +214,7 @@ TEST(DerperServer, OfThoseWhoDoNotLogInTheOldestGoes) {
     EXPECT_TRUE(client.error.empty());
 }
 
-TEST(DerperServer, ConnectionsAboveTheLimitAreClosedAtOnce) {
+TEST_P(DerperServer, ConnectionsAboveTheLimitAreClosedAtOnce) {
     Lab lab({}, seconds(2), [](Server::Config& c) {
         c.accept_rate = 0.001;
         c.accept_burst = 2;
@@ -223,7 +226,7 @@ TEST(DerperServer, ConnectionsAboveTheLimitAreClosedAtOnce) {
     EXPECT_FALSE(raw[1].closed);
 }
 
-TEST(DerperServer, MetricsAndDebugAreForThoseWhoMay) {
+TEST_P(DerperServer, MetricsAndDebugAreForThoseWhoMay) {
     Lab lab;
     Client c(lab.loop);
     c.start(connect_loopback(lab.server->port()));
@@ -310,7 +313,7 @@ struct WebClient final : platform::ByteStream::Listener {
     }
 };
 
-TEST(DerperServer, ABrowserExchangesPacketsOverWebSocket) {
+TEST_P(DerperServer, ABrowserExchangesPacketsOverWebSocket) {
     Lab lab;
     Client a(lab.loop);
     WebClient w(lab.loop, lab.key.public_key());
@@ -352,7 +355,7 @@ struct FakeDaemon {
     }
 };
 
-TEST(DerperServer, VerifyClientsAdmitsOnlyWhomTheLocalDaemonKnows) {
+TEST_P(DerperServer, VerifyClientsAdmitsOnlyWhomTheLocalDaemonKnows) {
     char dir[] = "/tmp/derper_test_XXXXXX";
     ASSERT_TRUE(mkdtemp(dir));
     const std::string path = std::string(dir) + "/sock";
@@ -381,7 +384,7 @@ TEST(DerperServer, VerifyClientsAdmitsOnlyWhomTheLocalDaemonKnows) {
     ::rmdir(dir);
 }
 
-TEST(DerperServer, AListOfKeysAdmitsWhomItNamesAndCanBeReplaced) {
+TEST_P(DerperServer, AListOfKeysAdmitsWhomItNamesAndCanBeReplaced) {
     Lab lab({}, seconds(2), [](Server::Config& c) { c.admission.allowed = std::make_shared<const KeySet>(); });
     Client first(lab.loop), second(lab.loop);
     first.start(connect_loopback(lab.server->port()));

@@ -47,6 +47,7 @@ struct Client final : platform::ByteStream::Listener {
     derp::ClientSession session;
     std::vector<Event::Kind> events;
     std::vector<Bytes> packets;
+    std::vector<NodePublic> sources;  ///< of the packets
     std::vector<NodePublic> gone;
     std::string error;
     bool fast = false;
@@ -83,10 +84,14 @@ struct Client final : platform::ByteStream::Listener {
         session.closed(why ? "" : why.error().message());
         drain();
     }
+    void on_drained() override { pump(); }
     void drain() {
         while (const Event* e = session.next_event(loop.now())) {
             events.push_back(e->kind);
-            if (e->kind == Event::Kind::kPacket) packets.push_back(to_bytes(e->packet));
+            if (e->kind == Event::Kind::kPacket) {
+                packets.push_back(to_bytes(e->packet));
+                sources.push_back(e->key);
+            }
             if (e->kind == Event::Kind::kPeerGone) gone.push_back(e->key);
             if (e->kind == Event::Kind::kError) error = e->error.message();
         }
@@ -109,12 +114,14 @@ struct Lab {
     SystemRandom random;
     NodePrivate key = NodePrivate::generate(random);
     std::unique_ptr<Server> server;
+    static inline size_t loops = 1;  ///< of servers made from now on
 
     explicit Lab(std::optional<std::string> whois = {}, Duration write_timeout = seconds(2),
                  const std::function<void(Server::Config&)>& change = {}) {
         Server::Config c;
         c.patience.write_timeout = write_timeout;
         c.key = key;
+        c.loops = loops;
         c.admission.whois_socket = std::move(whois);
         c.metrics_from = {*Prefix::parse("127.0.0.0/8")};
         if (change) change(c);
@@ -137,6 +144,13 @@ struct Lab {
         EXPECT_TRUE(until([&] { return raw.closed || raw.got.find("\r\n\r\n") != std::string::npos; }));
         return raw.got;
     }
+};
+
+/// Tests that hold with one loop and with several.
+class WithLoops : public ::testing::TestWithParam<size_t> {
+   protected:
+    void SetUp() override { Lab::loops = GetParam(); }
+    void TearDown() override { Lab::loops = 1; }
 };
 
 }  // namespace mesh::derper

@@ -2,6 +2,7 @@
 #pragma once
 /// Facts about this host and process, and small services of the system.
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
@@ -26,6 +27,8 @@ struct OsInfo {
 [[nodiscard]] std::string os_release_value(std::string_view text, std::string_view key);
 
 [[nodiscard]] bool is_root();
+/// Processors that this process may run on; at least 1.
+[[nodiscard]] size_t usable_cores();
 /// No core dumps, not readable by other processes of the same user (PR_SET_DUMPABLE 0, RLIMIT_CORE 0).
 Status forbid_core_dumps();
 /// After a burst (a large map, a crowd of clients): gives free pages of the heap back to the kernel. Some milliseconds.
