@@ -21,6 +21,8 @@
 ///   start(progress, keys, count)                 always; before
 ///   long_runs<kSeal>(key, jobs, count, progress) hashes and writes a multiple of 64 bytes of each packet
 ///   tags(out, progress, texts, count)            in place of the other; what is done is hashed already
+/// and, if it knows a shorter way for one packet that is by itself,
+///   alone<kSeal>(key, job)                       does all of it and sets job.ok; false: the packet is not of that kind
 
 #include <cstring>
 
@@ -90,6 +92,13 @@ struct AeadFinish {
         t[0] = low + s[0];
         t[1] = high + s[1] + static_cast<uint64_t>(t[0] < low);
         std::memcpy(out, t, 16);
+    }
+
+    static bool equal(const uint8_t a[16], const uint8_t b[16]) {
+        uint64_t x[2], y[2];
+        std::memcpy(x, a, 16);
+        std::memcpy(y, b, 16);
+        return ((x[0] ^ y[0]) | (x[1] ^ y[1])) == 0;
     }
 };
 
@@ -166,13 +175,6 @@ struct AeadSchedule {
         }
     }
 
-    static bool equal(const uint8_t a[kTag], const uint8_t b[kTag]) {
-        uint64_t x[2], y[2];
-        std::memcpy(x, a, kTag);
-        std::memcpy(y, b, kTag);
-        return ((x[0] ^ y[0]) | (x[1] ^ y[1])) == 0;
-    }
-
     template <bool kSeal>
     static void group(const uint8_t* key, AeadJob* jobs, size_t count) {
         alignas(64) uint8_t first[kLanes * kBlock];
@@ -207,7 +209,7 @@ struct AeadSchedule {
         if constexpr (!kSeal) {
             compute_tags();
             for (size_t i = 0; i < count; ++i) {
-                jobs[i].ok = equal(tags + i * kTag, jobs[i].src + jobs[i].len);
+                jobs[i].ok = AeadFinish<Engine>::equal(tags + i * kTag, jobs[i].src + jobs[i].len);
                 MESH_AEAD_PUBLIC(jobs[i].ok);
                 if (!jobs[i].ok && progress.done[i] > 0) std::memset(jobs[i].dst, 0, jobs[i].len);
             }
@@ -230,6 +232,8 @@ struct AeadSchedule {
     template <bool kSeal>
     static void run(const uint8_t key[32], AeadJob* jobs, size_t count) {
         for (; count > kLanes; jobs += kLanes, count -= kLanes) group<kSeal>(key, jobs, kLanes);
+        if constexpr (requires { Engine::template alone<kSeal>(key, *jobs); })
+            if (count == 1 && Engine::template alone<kSeal>(key, *jobs)) return;
         if (count > 0) group<kSeal>(key, jobs, count);
     }
 };

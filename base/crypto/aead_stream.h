@@ -27,7 +27,7 @@ enum class AeadEngine : uint8_t { kSodium, kAvx2, kAvx512, kCount };
 [[nodiscard]] const char* name(AeadEngine engine);
 /// Compiled in, supported by this processor and equal to libsodium on some hundred packets. Cached.
 [[nodiscard]] bool aead_usable(AeadEngine engine);
-/// The self-test: packets of many lengths sealed together, opened again, one of them forged.
+/// The self-test: packets of many lengths sealed together and one by one, opened again, forged ones too.
 [[nodiscard]] bool aead_agrees_with_sodium(const AeadFunctions& engine);
 /// The engine of all keys made without naming one: the fastest usable one by a measurement of some 100 µs at the first
 /// call, or what TAILMESH_AEAD=sodium|avx2|avx512 names, if usable. Thread-safe.

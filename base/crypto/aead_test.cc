@@ -372,6 +372,16 @@ TEST(AeadEngines, OneThatComputesWrongFailsTheSelfTest) {
         good_open(key, jobs, n);
         for (size_t i = 0; i < n; ++i) jobs[i].ok = false;
     };
+    const auto wrong_tag_of_one_alone = [](const uint8_t* key, AeadJob* jobs, size_t n) {
+        good_seal(key, jobs, n);
+        if (n == 1 && jobs[0].len == 1280) jobs[0].dst[1280] ^= 1;
+    };
+    const auto believes_one_alone = [](const uint8_t* key, AeadJob* jobs, size_t n) {
+        good_open(key, jobs, n);
+        if (n == 1) jobs[0].ok = true;
+    };
+    EXPECT_FALSE(aead_agrees_with_sodium({wrong_tag_of_one_alone, good_open}));
+    EXPECT_FALSE(aead_agrees_with_sodium({good_seal, believes_one_alone}));
     EXPECT_FALSE(aead_agrees_with_sodium({short_counter, good_open}));
     EXPECT_FALSE(aead_agrees_with_sodium({wrong_tag_of_long_ones, good_open}));
     EXPECT_FALSE(aead_agrees_with_sodium({writes_too_far, good_open}));
