@@ -231,13 +231,15 @@ int Magicsock::derp_region_of(const Peer& p) const {
 Path Magicsock::path_now(const Peer& p, Time now) const {
     if (p.config.wireguard_only) return {.udp = p.fixed, .derp_region = 0, .udp_trusted = now < p.fixed_until};
     if (!p.paths) return {.udp = {}, .derp_region = derp_region_of(p), .udp_trusted = false};
-    if (p.paths->trusted(now)) return {.udp = p.paths->best(), .derp_region = 0, .udp_trusted = true};
+    if (p.paths->trusted(now))
+        return {.udp = p.paths->best(), .derp_region = p.paths->in_doubt(now) ? derp_region_of(p) : 0, .udp_trusted = true};
     const int region = derp_region_of(p);
     Path both{.udp = p.paths->best(), .derp_region = region, .udp_trusted = false};
     bool too_small = p.paths->too_small(both.udp);
     if (p.via) {
         const ViaPaths::Leg leg = p.via->best();
-        if (p.via->trusted(now)) return {.udp = leg.addr, .derp_region = 0, .udp_trusted = true, .vni = leg.vni};
+        if (p.via->trusted(now))
+            return {.udp = leg.addr, .derp_region = p.via->in_doubt(now) ? region : 0, .udp_trusted = true, .vni = leg.vni};
         if (!both.udp.is_valid() && leg.vni != 0) {
             both.udp = leg.addr;
             both.vni = leg.vni;

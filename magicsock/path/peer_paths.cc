@@ -96,7 +96,10 @@ bool PeerPaths::probe(Candidate& c, Time now, Todo& todo, size_t size) {
     todo.probes.push_back(p);
     c.last_probe = now;
     ++c.pings;
-    if (c.ep == best_.ep) note_unanswered(now);
+    if (c.ep == best_.ep) {
+        note_unanswered(now);
+        if (size == 0) note_asked(now);
+    }
     return true;
 }
 
@@ -175,7 +178,7 @@ bool PeerPaths::note_sent(Time now, Todo& todo) {
         moved = true;
     }
     if (trusted(now)) {
-        if (unanswered_since_.is_zero()) {
+        if (silence_.since.is_zero()) {
             note_unanswered(now);
             moved = true;
         }
@@ -190,31 +193,11 @@ bool PeerPaths::note_sent(Time now, Todo& todo) {
 
 bool PeerPaths::note_received(const Endpoint& from, Time now) {
     last_heard_ = now;
-    if (!from.is_valid()) return suspect(now);
-    if (from == best_.ep) note_answer(now);
-    return false;
-}
-
-// The end of rule 5. Shortly after a switch to the direct path, late data by the relay is no sign of anything.
-bool PeerPaths::suspect(Time now) {
-    if (!trusted(now) || now - last_answer_ < kSilenceProbe) return false;
-    const Duration grace = std::clamp(best_.latency * 3, milliseconds(300), seconds(1));
-    const Time since = now - (kSilenceLeave - grace);
-    if (!unanswered_since_.is_zero() && unanswered_since_ <= since) return false;
-    unanswered_since_ = since;
-    next_silence_probe_ = now;
-    return true;
-}
-
-void PeerPaths::note_unanswered(Time now) {
-    if (!unanswered_since_.is_zero() || !trusted(now)) return;
-    unanswered_since_ = now;
-    next_silence_probe_ = now + kSilenceProbe;
-}
-
-void PeerPaths::note_answer(Time now) {
-    unanswered_since_ = {};
+    if (!from.is_valid()) return heard_by_relay(now);
+    if (from != best_.ep) return false;
     last_answer_ = now;
+    if (!silence_.doubt) silence_.since = {};
+    return false;
 }
 
 // ---- disco
@@ -280,7 +263,7 @@ void PeerPaths::choose(const Candidate& c, Time now, Todo& todo) {
     if (c.ep != best_.ep || !trusted(now)) return set_best({.ep = c.ep, .latency = c.latency}, now, todo);
     best_.latency = c.latency;
     trust_until_ = now + kTrustAfterPong;
-    note_answer(now);
+    note_pong(now);
 }
 
 // It answered, and does not carry all, or that is not known yet: data goes there beside the relay.
@@ -299,7 +282,7 @@ void PeerPaths::set_best(const ScoredAddr& a, Time now, Todo& todo) {
     withdrawn_ = false;
     trust_until_ = now + kTrustAfterPong;
     trust_told_ = true;
-    note_answer(now);
+    note_pong(now);
     burst_step_ = kNoBurst;
     note(PathEvent::Kind::kNowUsing, now, a.ep, a.latency);
     todo.path_changed = true;
@@ -390,7 +373,7 @@ void PeerPaths::lose_best(PathEvent::Kind why, Time now, Todo& todo) {
     best_ = {};
     trust_until_ = {};
     trust_told_ = false;
-    unanswered_since_ = {};
+    silence_ = {};
     next_round_ = {};
     todo.path_changed = true;
 }
@@ -417,7 +400,7 @@ void PeerPaths::reset(Time now, Todo& todo) {
     best_ = {};
     trust_until_ = {};
     trust_told_ = false;
-    unanswered_since_ = {};
+    silence_ = {};
     outstanding_.clear();
     force_all();
     for (Candidate& c : candidates_) {
@@ -447,7 +430,7 @@ Time PeerPaths::next_timeout() const {
     if (burst_step_ < kBurst.size()) t = min(t, last_burst_ + kBurst[burst_step_]);
     t = min(t, backlog_at_);
     for (const Candidate& c : candidates_) t = min(t, c.size.next_timeout());
-    if (!unanswered_since_.is_zero()) t = min(t, min(next_silence_probe_, unanswered_since_ + kSilenceLeave));
+    t = min(t, silence_timeout());
     if (trust_told_) t = min(t, trust_until_);
     return t;
 }
@@ -455,7 +438,7 @@ Time PeerPaths::next_timeout() const {
 void PeerPaths::handle_timeout(Time now, Todo& todo) {
     if (trust_told_ && !trusted(now)) {
         trust_told_ = false;
-        unanswered_since_ = {};
+        silence_ = {};
         note(PathEvent::Kind::kTrustExpired, now, best_.ep);
         todo.path_changed = true;
     }
@@ -483,36 +466,10 @@ void PeerPaths::expire_outstanding(Time now, Todo& todo) {
     if (best_missed && best_.ep.is_valid() && !trusted(now)) lose_best(PathEvent::Kind::kBestLost, now, todo);
 }
 
-// Rule 5.
-void PeerPaths::watch_silence(Time now, Todo& todo) {
-    if (unanswered_since_.is_zero()) return;
-    if (!active(now) || !trusted(now)) {
-        unanswered_since_ = {};
-        return;
-    }
-    if (now - unanswered_since_ >= kSilenceLeave) {
-        leave(now, todo);
-    } else if (now >= next_silence_probe_) {
-        next_silence_probe_ = now + kSilenceProbeSpacing;
-        if (Candidate* c = find(best_.ep)) probe(*c, now, todo);
-    }
-}
-
-void PeerPaths::leave(Time now, Todo& todo) {
-    note(PathEvent::Kind::kSilent, now, best_.ep);
-    trust_until_ = now;
-    trust_told_ = false;
-    unanswered_since_ = {};
-    todo.path_changed = todo.check_network = true;
-    force_all();
-    round(now, Ask::kCallMeMaybe, todo);
-    if (now - last_call_me_maybe_ >= seconds(1)) todo.call_me_maybe = true;  // something changed at one of us
-}
-
 void PeerPaths::heartbeat(Time now, Todo& todo) {
     if (!active(now)) {
         heartbeat_at_ = Time::never();
-        unanswered_since_ = {};
+        silence_ = {};
         burst_step_ = kNoBurst;
         backlog_at_ = Time::never();
         return;

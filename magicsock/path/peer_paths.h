@@ -16,12 +16,16 @@
 ///     source (once per second and source), our CallMeMaybe (once per 5 s). So neither side waits for its own timer.
 ///  4. Heartbeat. While the last send is younger than 45 s, the best address is pinged every 3 s; a full round is due
 ///     every 5 s without trust, and every 60 s with trust if the path is slower than 5 ms. Later nothing is sent.
-///  5. Silence. From the first send or ping that nothing from the best address has answered since, one second may pass;
-///     then it is pinged four times in 0.75 s, and after 2 s without an answer trust ends: data goes both ways and a full
-///     round starts. Only what comes from the best address counts as an answer, so a path that is dead in one
-///     direction is noticed too, and a healthy path with one-way traffic stays, because its pongs count. Data by the
-///     relay says that the peer has no trust: if the best address was silent for a second by then, it is pinged at
-///     once and has only three round trips (0.3 to 1 s) left. A death makes the owner look after our own NAT.
+///  5. Silence. From the first send or ping that nothing from the best address has answered since, half a second may pass (two
+///     round trips on a slow path, 1 s at most); then it is pinged every 250 ms. A ping without its pong for 250 ms (or two
+///     round trips) puts the path in doubt: it stays trusted, but data goes by the relay as well, so that nobody waits for
+///     the verdict. A pong ends the doubt and nothing else does, for data may be an answer to what the relay brought. A
+///     healthy path with one-way traffic gets its pongs in time and is never doubted; one that lost a ping is for 250 ms.
+///     After 2 s without an answer (in doubt: without a pong) trust ends: data goes both ways and a full round starts.
+///     Only what comes from the best address counts as an answer, so a path that is dead in one direction is noticed, too.
+///     Data by the relay says that the peer has no trust, or doubts: if the best address was silent for half a second by
+///     then, it is doubted and pinged at once and has only three round trips (0.3 to 1 s) left; where a pong shows that this
+///     meant nothing, data by the relay causes pings, but no doubt for 10 s. A death makes the owner look after our own NAT.
 ///     A CallMeMaybe that lists the best address no longer (the peer moved to another network) gives way to the first pong
 ///     from elsewhere at once.
 ///  6. Candidates live while the network map lists them, until a CallMeMaybe omits those that an earlier one brought, or
@@ -53,9 +57,10 @@ inline constexpr Duration kGoodEnough = milliseconds(5);
 inline constexpr Duration kCallMeMaybeInterval = seconds(5);
 inline constexpr Duration kPingBackInterval = seconds(1);
 inline constexpr Duration kLearntLifetime = seconds(45);
-inline constexpr Duration kSilenceProbe = seconds(1);
+inline constexpr Duration kSilenceProbe = milliseconds(500);
 inline constexpr Duration kSilenceProbeSpacing = milliseconds(250);
 inline constexpr Duration kSilenceLeave = seconds(2);
+inline constexpr Duration kHintRest = seconds(10);
 inline constexpr size_t kMaxCandidates = 48;
 inline constexpr size_t kMaxPingsPerSecond = 20;
 inline constexpr size_t kMaxPathEvents = 24;
@@ -93,6 +98,8 @@ class PeerPaths {
     [[nodiscard]] bool trusted(Time now) const { return best_.ep.is_valid() && now < trust_until_; }
     /// Best proven address, trusted or not; invalid if none.
     [[nodiscard]] const Endpoint& best() const { return best_.ep; }
+    /// Trusted, but an answer is overdue: the relay should get a copy of what goes there. Ends by itself after at most two seconds.
+    [[nodiscard]] bool in_doubt(Time now) const { return silence_.doubt && trusted(now); }
     /// It answers there, but full packets get lost. Never true of a trusted one.
     [[nodiscard]] bool too_small(const Endpoint& e) const;
     /// A datagram goes to the peer now. Returns true if the deadline may have moved.
@@ -161,6 +168,13 @@ class PeerPaths {
         Time sent;
         size_t size;
     };
+    // Rule 5, about the best address while it is trusted.
+    struct Silence {
+        Time since;  // the first send or ping that nothing has answered; zero: nothing is waited for
+        Time asked;  // the first small ping after the last pong; zero: none
+        Time next_probe;
+        bool doubt = false;
+    };
     enum class Ask : uint8_t { kNo, kCallMeMaybe };
 
     Candidate* find(const Endpoint& e);
@@ -186,9 +200,13 @@ class PeerPaths {
     void keep_for_want_of_better(const Candidate& c, Todo& todo);
     void set_best(const ScoredAddr& a, Time now, Todo& todo);
     void lose_best(PathEvent::Kind why, Time now, Todo& todo);
+    [[nodiscard]] Duration patience() const;
+    [[nodiscard]] Duration pong_time() const;
     void note_unanswered(Time now);
-    void note_answer(Time now);
-    bool suspect(Time now);
+    void note_asked(Time now);
+    void note_pong(Time now);
+    bool heard_by_relay(Time now);
+    [[nodiscard]] Time silence_timeout() const;
     void watch_silence(Time now, Todo& todo);
     void leave(Time now, Todo& todo);
     void heartbeat(Time now, Todo& todo);
@@ -209,9 +227,9 @@ class PeerPaths {
     Time trust_until_;
     bool trust_told_ = false;   // the owner knows of this trust
     Time last_send_, last_heard_, last_disco_;
-    Time unanswered_since_;     // rule 5; zero: nothing is waited for
+    Silence silence_;
     Time last_answer_;          // from the best address
-    Time next_silence_probe_;
+    Time last_hint_;            // data by the relay put it in doubt
     Time heartbeat_at_ = Time::never();
     Time last_round_, next_round_;
     Time last_call_me_maybe_;

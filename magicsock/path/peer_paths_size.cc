@@ -50,7 +50,7 @@ void PeerPaths::conclude_size(Candidate& c, Time now, Todo& todo) {
     if (c.ep != best_.ep) return;
     trust_until_ = {};
     trust_told_ = false;
-    unanswered_since_ = {};
+    silence_ = {};
     next_round_ = {};
     todo.path_changed = true;
 }

@@ -31,7 +31,7 @@ struct PeerConfig {
 struct Path {
     Endpoint udp;             ///< valid or not
     int derp_region = 0;      ///< > 0: by this region's relay
-    bool udp_trusted = false; ///< a pong proved `udp` a moment ago; then derp_region is 0
+    bool udp_trusted = false; ///< a pong proved `udp` a moment ago; then derp_region is 0, or `udp` in doubt
     uint32_t vni = 0;         ///< > 0: `udp` is a UDP relay, and this the number that it knows the peer under
 
     [[nodiscard]] bool empty() const { return !udp.is_valid() && derp_region == 0; }

@@ -11,8 +11,8 @@
 ///     and forgotten after 10 s.
 ///  3. An endpoint that we got is offered to the peer by DERP (CallMeMaybeVia). Ours and the peer's alike start a handshake
 ///     (relay/handshake.h), unless it is the one under way, an older one of that server, or the one that is trusted.
-///  4. An address that answered is a candidate of a PeerPaths like a direct one: its rules give trust, heartbeat and the end
-///     after two silent seconds.
+///  4. An address that answered is a candidate of a PeerPaths like a direct one: its rules give trust, heartbeat, doubt and the
+///     end after two silent seconds.
 ///  5. At most 20 messages of handshakes leave per second, and there are at most four endpoints. The trusted one stays.
 ///
 /// Source: tailscale/tailscale wgengine/magicsock/relaymanager.go.
@@ -75,6 +75,7 @@ class ViaPaths {
 
     // ---- the paths; as in PeerPaths
     [[nodiscard]] bool trusted(Time now) const { return paths_.trusted(now) && vni_of(paths_.best()) != 0; }
+    [[nodiscard]] bool in_doubt(Time now) const { return paths_.in_doubt(now); }
     /// Best proven leg; vni 0 if none.
     [[nodiscard]] Leg best() const { return {paths_.best(), vni_of(paths_.best())}; }
     [[nodiscard]] uint32_t vni_of(const Endpoint& addr) const;

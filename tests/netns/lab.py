@@ -351,6 +351,12 @@ class Lab:
         for host in hosts:
             self.run(host, "iptables -t raw -A PREROUTING -i eth0 -p udp ! -s 10.50.0.0/24 -j DROP")
 
+    def shim(self, name, source):
+        """A library for LD_PRELOAD, built from C; its path."""
+        (self.dir / f"{name}.c").write_text(source)
+        subprocess.run(["gcc", "-shared", "-fPIC", "-o", self.dir / f"{name}.so", self.dir / f"{name}.c", "-ldl"], check=True)
+        return self.dir / f"{name}.so"
+
     def node(self, space, binaries=OURS, **kw):
         return Node(self, space, pathlib.Path(binaries), **kw)
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Subnet routers and exit nodes: who gets which packet, and that no route of others ever cuts a host off."""
-import subprocess
 
 import http_from
 import pytest
@@ -237,14 +236,13 @@ ssize_t sendto(int fd, const void* data, size_t n, int flags, const struct socka
 def test_a_kernel_without_policy_routing():
     """Routes go into main then; what the kernel answers is real, only the question is bent."""
     with Lab("norule") as lab:
-        (lab.dir / "no_rules.c").write_text(NO_RULES)
-        subprocess.run(["gcc", "-shared", "-fPIC", "-o", lab.dir / "no_rules.so", lab.dir / "no_rules.c", "-ldl"], check=True)
+        shim = lab.shim("no_rules", NO_RULES)
         lab.home_and_office()
         lab.derper()
         lab.control()
         lab.page()
         before = lab.host_state("laptop")
-        a, b = lab.node("laptop", env={"LD_PRELOAD": str(lab.dir / "no_rules.so")}).start(), lab.node("router").start()
+        a, b = lab.node("laptop", env={"LD_PRELOAD": str(shim)}).start(), lab.node("router").start()
         b.join("--advertise-routes=192.168.50.0/24")
         a.join("--accept-routes")
         a.wait_peer(b)

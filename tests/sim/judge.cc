@@ -9,7 +9,7 @@ namespace {
 constexpr Duration kFirstAnswer = seconds(2), kFirstAnswerLossy = seconds(5);  // lossy: three tries of a handshake
 constexpr Duration kDirect = seconds(2), kDirectLossy = seconds(10);
 constexpr Duration kDirectSoon = seconds(1);            // what all but a few reach
-constexpr Duration kLeave = milliseconds(3300);      // a dead path is left
+constexpr Duration kGoneRound = milliseconds(800);  // a dead path is gone round
 constexpr Duration kAfterRestart = milliseconds(2500);
 constexpr Duration kRecovery = seconds(12);          // how long a disturbance may be felt
 constexpr Duration kRollCallAnswer = seconds(5), kRollCallDirect = seconds(10);
@@ -134,9 +134,9 @@ void World::check_silence(const Flow& f, Time ready) {
         const Time from = answers[i - 1], to = answers[i];
         if (to <= ready + kFirstAnswer) continue;
         Duration limit = f.spec.interval * 2 + round_trip(f) + milliseconds(lossy() ? 2500 : 50);
-        if (may_lapse(f)) limit = limit + kLeave;
+        if (may_lapse(f)) limit = limit + kGoneRound;
         if (const Disturbance* d = disturbed(f, from, to)) {
-            limit = limit + kLeave;
+            limit = limit + kGoneRound;
             if (d->kind == Disturbance::Kind::kDenied) limit = limit + d->length + scenario_.control_delay + milliseconds(100);
             if (d->kind == Disturbance::Kind::kRestart || d->kind == Disturbance::Kind::kRestartNewKey) {
                 const Time a = known_again_[{f.spec.from, f.spec.to}], b = known_again_[{f.spec.to, f.spec.from}];
