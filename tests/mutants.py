@@ -162,7 +162,7 @@ MUTANTS = [
            "if (trusted(now)) heartbeat_at_ = min(heartbeat_at_, max(now, trust_until_ - kHeartbeat));", "",
            "path_test", "PeerPaths.TrustFromBeforeTheFirstSendIsRenewedInTime"),
     Mutant("path: data waits for the verdict on a silent path", "magicsock/path/peer_paths_silence.cc", "s.doubt = true;\n        s.next_probe", "s.next_probe",
-           "path_test", "Silence.APathThatDiesUnderLoadIsDoubtedWithinASecondAndLeftAfterTwo"),
+           "path_test", "Silence.APathThatDiesUnderLoadIsDoubtedInHalfASecondAndLeftAfterTwo"),
     Mutant("path: whatever comes in ends a doubt", "magicsock/path/peer_paths.cc", "if (!silence_.doubt) silence_.since = {};", "silence_ = {};",
            "path_test", "Silence.OnlyAPongEndsADoubt"),
     Mutant("path: a better address never takes over", "magicsock/path/peer_paths.cc",

@@ -195,7 +195,7 @@ bool PeerPaths::note_received(const Endpoint& from, Time now) {
     last_heard_ = now;
     if (!from.is_valid()) return heard_by_relay(now);
     if (from != best_.ep) return false;
-    last_answer_ = now;
+    last_answer_ = last_data_ = now;
     if (!silence_.doubt) silence_.since = {};
     return false;
 }

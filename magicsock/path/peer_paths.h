@@ -16,8 +16,8 @@
 ///     source (once per second and source), our CallMeMaybe (once per 5 s). So neither side waits for its own timer.
 ///  4. Heartbeat. While the last send is younger than 45 s, the best address is pinged every 3 s; a full round is due
 ///     every 5 s without trust, and every 60 s with trust if the path is slower than 5 ms. Later nothing is sent.
-///  5. Silence. From the first send or ping that nothing from the best address has answered since, half a second may pass (two
-///     round trips on a slow path, 1 s at most); then it is pinged every 250 ms. A ping without its pong for 250 ms (or two
+///  5. Silence. From the first send or ping that nothing from the best address has answered since, half a second may pass, and
+///     half of that if data came from there a moment before (but two round trips, up to 1 s); then it is pinged every 250 ms. A ping without its pong for 250 ms (or two
 ///     round trips) puts the path in doubt: it stays trusted, but data goes by the relay as well, so that nobody waits for
 ///     the verdict. A pong ends the doubt and nothing else does, for data may be an answer to what the relay brought. A
 ///     healthy path with one-way traffic gets its pongs in time and is never doubted; one that lost a ping is for 250 ms.
@@ -58,6 +58,7 @@ inline constexpr Duration kCallMeMaybeInterval = seconds(5);
 inline constexpr Duration kPingBackInterval = seconds(1);
 inline constexpr Duration kLearntLifetime = seconds(45);
 inline constexpr Duration kSilenceProbe = milliseconds(500);
+inline constexpr Duration kSilenceProbeTalking = milliseconds(250);
 inline constexpr Duration kSilenceProbeSpacing = milliseconds(250);
 inline constexpr Duration kSilenceLeave = seconds(2);
 inline constexpr Duration kHintRest = seconds(10);
@@ -200,7 +201,7 @@ class PeerPaths {
     void keep_for_want_of_better(const Candidate& c, Todo& todo);
     void set_best(const ScoredAddr& a, Time now, Todo& todo);
     void lose_best(PathEvent::Kind why, Time now, Todo& todo);
-    [[nodiscard]] Duration patience() const;
+    [[nodiscard]] Duration patience(Time now) const;
     [[nodiscard]] Duration pong_time() const;
     void note_unanswered(Time now);
     void note_asked(Time now);
@@ -228,7 +229,7 @@ class PeerPaths {
     bool trust_told_ = false;   // the owner knows of this trust
     Time last_send_, last_heard_, last_disco_;
     Silence silence_;
-    Time last_answer_;          // from the best address
+    Time last_answer_, last_data_;  // from the best address
     Time last_hint_;            // data by the relay put it in doubt
     Time heartbeat_at_ = Time::never();
     Time last_round_, next_round_;

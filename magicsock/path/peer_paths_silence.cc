@@ -6,14 +6,17 @@
 
 namespace mesh::magicsock {
 
-Duration PeerPaths::patience() const { return std::clamp(best_.latency * 2, kSilenceProbe, seconds(1)); }
+Duration PeerPaths::patience(Time now) const {
+    const bool talking = !last_data_.is_zero() && now - last_data_ < seconds(1);
+    return std::clamp(best_.latency * 2, talking ? kSilenceProbeTalking : kSilenceProbe, seconds(1));
+}
 
 Duration PeerPaths::pong_time() const { return std::max(best_.latency * 2, kSilenceProbeSpacing); }
 
 void PeerPaths::note_unanswered(Time now) {
     if (!silence_.since.is_zero() || !trusted(now)) return;
     silence_.since = now;
-    if (!silence_.doubt) silence_.next_probe = now + patience();
+    if (!silence_.doubt) silence_.next_probe = now + patience(now);
 }
 
 void PeerPaths::note_asked(Time now) {
@@ -27,7 +30,7 @@ void PeerPaths::note_pong(Time now) {
 
 // Shortly after a switch to the direct path, late data by the relay is no sign of anything.
 bool PeerPaths::heard_by_relay(Time now) {
-    if (!trusted(now) || now - last_answer_ < patience()) return false;
+    if (!trusted(now) || now - last_answer_ < std::max(patience(now), kSilenceProbe)) return false;
     const Duration grace = std::clamp(best_.latency * 3, milliseconds(300), seconds(1));
     const Time since = now - (kSilenceLeave - grace);
     if (!silence_.since.is_zero() && silence_.since <= since) return false;

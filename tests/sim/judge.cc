@@ -9,10 +9,12 @@ namespace {
 constexpr Duration kFirstAnswer = seconds(2), kFirstAnswerLossy = seconds(5);  // lossy: three tries of a handshake
 constexpr Duration kDirect = seconds(2), kDirectLossy = seconds(10);
 constexpr Duration kDirectSoon = seconds(1);            // what all but a few reach
-constexpr Duration kGoneRound = milliseconds(800);  // a dead path is gone round
 constexpr Duration kAfterRestart = milliseconds(2500);
 constexpr Duration kRecovery = seconds(12);          // how long a disturbance may be felt
 constexpr Duration kRollCallAnswer = seconds(5), kRollCallDirect = seconds(10);
+
+// How long a dead path may be felt: until it is asked, and until its pong is overdue.
+Duration gone_round(Duration rtt) { return std::max(milliseconds(500), rtt * 2) + std::max(milliseconds(250), rtt * 2) + milliseconds(50); }
 
 }  // namespace
 
@@ -134,9 +136,9 @@ void World::check_silence(const Flow& f, Time ready) {
         const Time from = answers[i - 1], to = answers[i];
         if (to <= ready + kFirstAnswer) continue;
         Duration limit = f.spec.interval * 2 + round_trip(f) + milliseconds(lossy() ? 2500 : 50);
-        if (may_lapse(f)) limit = limit + kGoneRound;
+        if (may_lapse(f)) limit = limit + gone_round(round_trip(f));
         if (const Disturbance* d = disturbed(f, from, to)) {
-            limit = limit + kGoneRound;
+            limit = limit + gone_round(round_trip(f));
             if (d->kind == Disturbance::Kind::kDenied) limit = limit + d->length + scenario_.control_delay + milliseconds(100);
             if (d->kind == Disturbance::Kind::kRestart || d->kind == Disturbance::Kind::kRestartNewKey) {
                 const Time a = known_again_[{f.spec.from, f.spec.to}], b = known_again_[{f.spec.to, f.spec.from}];

@@ -15,7 +15,8 @@
 ///                      never if not possible
 ///   no flapping        without loss a path once trusted stays, outside disturbances
 ///   silence            without loss no answer is missing outside disturbances; after a path died, a NAT lost its memory
-///                      or an address changed, answers come again within 0.8 s, two intervals of the flow and a round trip
+///                      or an address changed, answers come again within 0.8 s (on slow links a few round trips more) and two
+///                      intervals of the flow
 /// Roll call, when all disturbances are over: every pair of nodes talks within 5 s and is direct, where predicted, within 10 s.
 
 #include <functional>
