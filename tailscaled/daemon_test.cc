@@ -88,6 +88,39 @@ TEST(NetworkPlan, NetworksOfPeersAreOfferedRoutesAndTheirAddressesAreNot) {
     EXPECT_TRUE(offer_routes(with({"192.168.50.7/32"})));
 }
 
+TEST(NetworkPlan, OnlyWhatThePacketLoopUsesGoesThere) {
+    netmap::Node node;
+    node.id = 7;
+    node.key.raw[0] = 7;
+    node.endpoints = {*Endpoint::parse("203.0.113.7:1")};
+    node.online = true;
+    const auto copy = [](const netmap::Node& n) { return std::make_shared<const netmap::Node>(n); };
+    netmap::NetMap map;
+    map.peers.upsert(copy(node));
+    PeerIds ids;
+    const PeerId id = plan_peers(map, nullptr, ids, WallTime{1}).slice.upserted.at(0).id;
+    const auto sent = [&](auto change) {
+        const auto before = copy(node);
+        change(node);
+        const auto after = copy(node);
+        map.peers.upsert(after);
+        netmap::PeerChanges changes;
+        changes.changed.push_back({before, after});
+        return plan_peers(map, &changes, ids, WallTime{1}).slice;
+    };
+    EXPECT_TRUE(sent([](netmap::Node& n) { n.online = false; }).upserted.empty());
+    EXPECT_TRUE(sent([](netmap::Node& n) { n.name = "other."; }).upserted.empty());
+    EXPECT_EQ(sent([](netmap::Node& n) { n.endpoints[0].port = 2; }).upserted.size(), 1U);
+    EXPECT_EQ(sent([](netmap::Node& n) { n.home_derp = 2; }).upserted.size(), 1U);
+    EXPECT_EQ(sent([](netmap::Node& n) { n.disco_key.raw[0] = 1; }).upserted.size(), 1U);
+    EXPECT_EQ(sent([](netmap::Node& n) { n.expired = true; }).removed, std::vector<PeerId>{id});
+    const PeerSlice back = sent([](netmap::Node& n) { n.expired = false; });
+    EXPECT_EQ(back.upserted.size(), 1U) << "though nothing that is looked at changed";
+    const PeerSlice rekeyed = sent([](netmap::Node& n) { n.key.raw[0] = 8; });
+    EXPECT_EQ(rekeyed.upserted.size(), 1U);
+    EXPECT_EQ(rekeyed.removed, std::vector<PeerId>{back.upserted[0].id});
+}
+
 TEST(NetworkPlan, GrantsSayWhoMayRelayForWhom) {
     const auto node = [](const char* address, int cap) {
         auto n = std::make_shared<netmap::Node>();

@@ -225,7 +225,7 @@ PeerPlan plan_peers(const NetMap& map, const netmap::PeerChanges* changes, PeerI
     PeerPlan plan;
     PeerSlice& slice = plan.slice;
     plan.policy = changes == nullptr || changes->self || changes->filter;
-    const auto upsert = [&](const Node& n) {
+    const auto upsert = [&](const Node& n, const Node* was = nullptr) {
         const PeerId before = ids.find(n.id);
         if (!takes_part(map, n, wall)) {
             if (before != kNoPeer) slice.removed.push_back(before);
@@ -234,7 +234,10 @@ PeerPlan plan_peers(const NetMap& map, const netmap::PeerChanges* changes, PeerI
         }
         const PeerId id = ids.assign(n.id, n.key);
         if (before != kNoPeer && before != id) slice.removed.push_back(before);
-        slice.upserted.push_back({id, peer_config(n, grants)});
+        magicsock::PeerConfig config = peer_config(n, grants);
+        // Who is online, or has another name: most of what changes is not the packet loop's business.
+        if (was != nullptr && before == id && config == peer_config(*was, grants)) return;
+        slice.upserted.push_back({id, std::move(config)});
     };
     if (changes == nullptr) {
         for (const auto& n : map.peers) upsert(*n);
@@ -247,7 +250,7 @@ PeerPlan plan_peers(const NetMap& map, const netmap::PeerChanges* changes, PeerI
     for (const auto& n : changes->added) upsert(*n);
     for (const auto& c : changes->changed) {
         plan.policy = plan.policy || policy_changed(*c.before, *c.after);
-        upsert(*c.after);
+        upsert(*c.after, c.before.get());
     }
     plan.policy = plan.policy || !changes->removed.empty() || !changes->added.empty();
     return plan;
