@@ -19,14 +19,14 @@ def test_a_node_relays_for_two_behind_hard_nats_until_it_dies():
         assert re.search(r'^tailscaled_outbound_bytes_total\{path="peer_relay_ipv4"\} [1-9]', sites.a.cli("metrics", "print").stdout, re.M)
         sessions = sites.server.cli("debug", "peer-relay-sessions").stdout
         assert sessions.startswith(f"Server port: {PORT}\n") and f"\nVNI: {via.rsplit(':', 1)[1]}\n  10.50." in sessions, sessions
-        # The relay dies under traffic: back to DERP within three seconds.
+        # The relay dies under traffic: DERP carries it within a second or so, and soon alone.
         run = sites.a.ping_through(sites.b.ip(), count=1000)
         wait_for("some answers", lambda: len(run.answers()) > 5)
         died = time.time()
         sites.lab.run("relay", f"iptables -I INPUT -p udp --dport {PORT} -j DROP")
         back = wait_for("DERP carries the traffic", lambda: (gap := run.back_after(died + 0.3)) < 60 and gap)
-        assert back < 4, run.process.text()
-        assert not sites.relayed(sites.a, sites.b)
+        assert back < 3, run.process.text()
+        wait_for("the relay is left", lambda: not sites.relayed(sites.a, sites.b), timeout=4)
         run.process.stop()
         assert "via DERP(lab)" in sites.a.cli("ping", "-c", "1", "--until-direct=false", sites.b.ip()).stdout
         # Switched off, it listens no longer and tells nothing.
