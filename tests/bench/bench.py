@@ -175,7 +175,7 @@ def main():
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
     tell("bench", "Throughput, processor time, latency, memory and time of `up`",
-         [f"{args.rounds} rounds of {args.seconds} s, MTU 1280, {time.monotonic() - begin:.0f} s in all; all relay by the original's relay, unless it is their own",
+         [f"{args.rounds} rounds of {args.seconds} s, MTU 1280, {time.monotonic() - begin:.0f} s in all; all relay by the original's relay, unless it is their own; UDP programs have socket buffers of up to 1 MiB",
           "Medians; CPU is user + system time of both daemons; ratios are median (least..most) of neighbouring measurements"],
          about, run.rows.report(), args.json)
     return 1 if failed else 0
