@@ -22,6 +22,9 @@ struct AeadFunctions {
     void (*open)(const uint8_t key[32], AeadJob* jobs, size_t count);
 };
 
+#if defined(MESH_AEAD_VEC128)
+extern const AeadFunctions kAeadVec128;
+#endif
 #if defined(MESH_AEAD_X86)
 extern const AeadFunctions kAeadAvx2;
 extern const AeadFunctions kAeadAvx512;

@@ -42,6 +42,11 @@ constinit const AeadFunctions kAeadSodium = {sodium_seal, sodium_open};
 const AeadFunctions* functions_of(AeadEngine engine) {
     switch (engine) {
         case AeadEngine::kSodium: return &kAeadSodium;
+#if defined(MESH_AEAD_VEC128)
+        case AeadEngine::kVec128: return &kAeadVec128;
+#else
+        case AeadEngine::kVec128: return nullptr;
+#endif
 #if defined(MESH_AEAD_X86)
         // These ask the operating system too whether it saves the wide registers.
         case AeadEngine::kAvx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") ? &kAeadAvx2 : nullptr;
@@ -116,6 +121,7 @@ AeadEngine choose() {
 const char* name(AeadEngine engine) {
     switch (engine) {
         case AeadEngine::kSodium: return "sodium";
+        case AeadEngine::kVec128: return "vec128";
         case AeadEngine::kAvx2: return "avx2";
         case AeadEngine::kAvx512: return "avx512";
         case AeadEngine::kCount: break;

@@ -286,7 +286,7 @@ TEST_P(Aead, ChosenCiphertextsWhoseCarryRunsThroughAllLimbs) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Engines, Aead, testing::Values(AeadEngine::kSodium, AeadEngine::kAvx2, AeadEngine::kAvx512),
+INSTANTIATE_TEST_SUITE_P(Engines, Aead, testing::Values(AeadEngine::kSodium, AeadEngine::kVec128, AeadEngine::kAvx2, AeadEngine::kAvx512),
                          [](const auto& p) { return std::string(name(p.param)); });
 
 // RFC 8439 A.5 has additional data, which streams have not; its key and nonce start with four zero bytes and give this
@@ -305,7 +305,7 @@ TEST(AeadVectors, DecryptionExampleOfRfc8439AppendixA5) {
         sealed));
     const std::string head = "Internet-Drafts are draft documents valid for a maximum of six m";
     const uint64_t counter = load_le64(std::array<uint8_t, 8>{1, 2, 3, 4, 5, 6, 7, 8}.data());
-    for (const AeadEngine engine : {AeadEngine::kSodium, AeadEngine::kAvx2, AeadEngine::kAvx512}) {
+    for (const AeadEngine engine : {AeadEngine::kSodium, AeadEngine::kVec128, AeadEngine::kAvx2, AeadEngine::kAvx512}) {
         if (!aead_usable(engine)) continue;
         // Sealing the ciphertext decrypts it.
         Bytes out(sealed.size() + kTagLen);
@@ -323,7 +323,7 @@ TEST(AeadVectors, ShortTextsSealedByAnotherImplementation) {
     for (size_t i = 0; i < 32; ++i) key[i] = static_cast<uint8_t>(0x80 + i);
     const std::string_view text =
         "Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it.";
-    for (const AeadEngine engine : {AeadEngine::kSodium, AeadEngine::kAvx2, AeadEngine::kAvx512}) {
+    for (const AeadEngine engine : {AeadEngine::kSodium, AeadEngine::kVec128, AeadEngine::kAvx2, AeadEngine::kAvx512}) {
         if (!aead_usable(engine)) continue;
         Bytes out(text.size() + kTagLen);
         AeadStream(key, engine).seal(out.data(), as_bytes(text), 0x4746454443424140);

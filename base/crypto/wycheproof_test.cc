@@ -194,7 +194,7 @@ TEST_P(WycheproofEngine, HoldsWhatFitsAStreamOfPackets) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Engines, WycheproofEngine,
-                         ::testing::Values(AeadEngine::kSodium, AeadEngine::kAvx2, AeadEngine::kAvx512),
+                         ::testing::Values(AeadEngine::kSodium, AeadEngine::kVec128, AeadEngine::kAvx2, AeadEngine::kAvx512),
                          [](const auto& p) { return std::string(name(p.param)); });
 
 }  // namespace

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // What cryptography costs, on one core: ns per packet to seal and to open, one by one and 32 together as the packet path does; µs per
 // WireGuard handshake, both sides of it. One line of JSON, beside which ./dev bench puts the one of tests/interop/wireguard/speed.
-// TAILMESH_AEAD=sodium|avx2|avx512 picks another engine than the one that daemons on this machine take.
+// TAILMESH_AEAD=sodium|vec128|avx2|avx512 picks another engine than the one that daemons on this machine take.
 #include <fmt/format.h>
 
 #include <algorithm>

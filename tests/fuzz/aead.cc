@@ -64,7 +64,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     auto reference = jobs_over(plain.data() + src_off, want.data() + dst_off);
     AeadStream(key, AeadEngine::kSodium).seal(reference);
 
-    for (const AeadEngine engine : {AeadEngine::kAvx2, AeadEngine::kAvx512}) {
+    for (const AeadEngine engine : {AeadEngine::kVec128, AeadEngine::kAvx2, AeadEngine::kAvx512}) {
         if (!aead_usable(engine)) continue;
         const AeadStream stream(key, engine);
         Bytes sealed(dst_off + room);
