@@ -319,6 +319,7 @@ void PacketLoop::on_tun() {
         const std::span<TunRead> batch = tun_->read();
         if (batch.empty()) break;
         send(batch);
+        pump_relays();  // else one turn could be more than their queues hold
     }
     if (const int err = tun_->failed()) {
         tun_poll_->set_interest(false, false);
@@ -341,6 +342,12 @@ void PacketLoop::on_timer() {
     finish_turn();
 }
 
+void PacketLoop::pump_relays() {
+    for (const int region : dirty_derps_)
+        if (const auto it = derps_.find(region); it != derps_.end()) it->second->pump();
+    dirty_derps_.clear();
+}
+
 void PacketLoop::finish_turn() {
     const Time now = loop_.now();
     plane_.settle(now);
@@ -353,9 +360,7 @@ void PacketLoop::finish_turn() {
         send_errors_.clear();
         plane_.settle(now);
     }
-    for (const int region : dirty_derps_)
-        if (const auto it = derps_.find(region); it != derps_.end()) it->second->pump();
-    dirty_derps_.clear();
+    pump_relays();
     if (!dead_derps_.empty())
         loop_.post([old = std::make_shared<std::vector<std::unique_ptr<DerpConn>>>(std::move(dead_derps_))] {});
     dead_derps_.clear();

@@ -108,6 +108,7 @@ class PacketLoop final : private dataplane::Kernel, private dataplane::Events, p
     void on_timer();
     void on_sweep();
     /// After everything that came in: relay bytes out, facts told, timer armed.
+    void pump_relays();
     void finish_turn();
     void derp_bytes(DerpConn& conn);
     void derp_closed(int region, const std::string& why);

@@ -31,7 +31,7 @@ struct ClientConfig {
     bool can_ack_pings = true;
     bool is_prober = false;
     LockedKey mesh_key{};  ///< zero: none
-    size_t data_queue_bytes = 256 << 10;
+    size_t data_queue_bytes = 512 << 10;  ///< more than one read of the TUN (320 KiB), so that none overflows it by itself
     size_t disco_queue_bytes = 32 << 10;
 };
 

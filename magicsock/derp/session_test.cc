@@ -331,6 +331,16 @@ TEST(DerpSession, DiscoGoesFirstAndOldDataIsDropped) {
     EXPECT_FALSE(p.server.next_event(p.now));
 }
 
+// The packet loop writes between two reads of the TUN, and one read is up to 320 KiB of packets.
+TEST(DerpSession, OneReadOfTheTunIsHeldWhole) {
+    Pair p;
+    p.login();
+    constexpr size_t kPacket = 1280, kWireguard = 32;
+    for (size_t read = 0; read < size_t{320} << 10; read += kPacket)
+        EXPECT_TRUE(p.client.send(p.peer, Bytes(kPacket + kWireguard, 1), p.now));
+    EXPECT_EQ(p.client.stats().dropped_full, 0U);
+}
+
 TEST(DerpSession, PartialWritesKeepTheStreamWhole) {
     Pair p;
     p.login();
