@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "base/crypto/crypto.h"
+#include "base/crypto/short_hash.h"
 #include "base/ip.h"
 #include "base/json.h"
 #include "base/keys.h"
@@ -65,6 +66,15 @@ TEST(Crypto, Blake2sConstantsOfWireGuard) {
     EXPECT_EQ(hex_encode(ck), "60e26daef327efc02ec335e2a025d2d016eb4206f87277f52d38d1988b78cd36");
     const auto h = crypto::blake2s(ck, as_bytes("WireGuard v1 zx2c4 Jason@zx2c4.com"));
     EXPECT_EQ(hex_encode(h), "2211b361081ac566691243db458ad5322d9c6c662293e8b70ee19c65ba079ef3");
+}
+
+TEST(Crypto, ShortHashIsSipHash24) {
+    crypto::ShortKey key;
+    Bytes data;
+    for (size_t i = 0; i < key.size(); ++i) key[i] = static_cast<uint8_t>(i);
+    EXPECT_EQ(crypto::short_hash(data, key), 0x726fdb47dd0e0e31U) << "from the authors' vectors";
+    for (uint8_t i = 0; i < 15; ++i) data.push_back(i);
+    EXPECT_EQ(crypto::short_hash(data, key), 0xa129ca6149be45e5U) << "the example of their paper";
 }
 
 TEST(Crypto, AeadRejectsAnyFlippedBit) {

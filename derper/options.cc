@@ -72,7 +72,7 @@ const std::vector<Flag>& flags() {
         {"tcp-keepalive-time", &Options::keepalive_time, "idle time before TCP asks whether the client lives"},
         {"tcp-user-timeout", &Options::user_timeout, "a client that acknowledges nothing for that long is dropped"},
         {"tcp-write-timeout", &Options::write_timeout, "a client that takes nothing for that long is dropped; 0 = never"},
-        {"threads", &Options::threads, "event loops that clients are spread over, at most 64; 0 = one for each core this program may use"},
+        {"threads", &Options::threads, "event loops that clients are spread over, at most 64; 0 = one for each core this program may use if there are three or more, else one"},
         {"trusted-proxies", &Options::trusted_proxies,
          "proxies whose X-Forwarded-For is believed: IP prefixes, comma between"},
         {"unpublished-bootstrap-dns-names", &Options::hidden_bootstrap_names,
@@ -318,6 +318,11 @@ Result<Security> choose_security(const Options& o) {
                 fmt::format("where does the certificate for {0} come from? Put fullchain.pem and the key as {0}.crt and {0}.key "
                             "into -certdir and use -certmode manual, or -certmode off behind a proxy that does TLS",
                             o.hostname));
+}
+
+size_t loops_for(size_t cores) {
+    constexpr size_t kWorthIt = 3;
+    return cores < kWorthIt ? 1 : std::min(cores, kMaxLoops);
 }
 
 Result<ListenAddress> parse_listen(std::string_view text) {

@@ -56,7 +56,7 @@ struct Options {
     bool dev = false;
     bool help = false;
     bool version = false;
-    int threads = 0;                  ///< event loops; 0 = as many as there are cores
+    int threads = 0;                  ///< event loops; 0 = see loops_for()
     int verbose = 0;
     std::vector<std::string> inert;   ///< flags of the original that were given and do nothing here
 };
@@ -75,6 +75,10 @@ enum class Security : uint8_t {
 /// flags give the same protocol. Ours on top: self-signed and off. Where the original would need its ACME client: without a
 /// domain self-signed, with one an error that names the way.
 [[nodiscard]] Result<Security> choose_security(const Options& o);
+
+/// Event loops where nothing is said: one for each core from three cores on; below that one, since what a second costs in
+/// wake-ups and copies is more than half a core is worth.
+[[nodiscard]] size_t loops_for(size_t cores);
 
 /// ":port", "ip:port" or "[ip]:port". An unspecified address: all interfaces, both families.
 struct ListenAddress {

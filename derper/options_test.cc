@@ -54,6 +54,16 @@ TEST(Options, MistakesAreNamed) {
     EXPECT_NE(usage("derper").find("  -stun-port int\n"), std::string::npos);
 }
 
+TEST(Options, LoopsFollowTheCoresFromThreeOnAndAreBounded) {
+    EXPECT_EQ(loops_for(1), 1U);
+    EXPECT_EQ(loops_for(2), 1U);
+    EXPECT_EQ(loops_for(3), 3U);
+    EXPECT_EQ(loops_for(500), 64U);
+    EXPECT_EQ(parse_options({"-threads", "2"})->threads, 2);
+    EXPECT_FALSE(parse_options({"-threads=65"}));
+    EXPECT_FALSE(parse_options({"-threads=-1"}));
+}
+
 TEST(Options, ListenAddresses) {
     EXPECT_EQ(parse_listen(":443")->port, 443);
     EXPECT_FALSE(parse_listen(":443")->addr.is_valid());

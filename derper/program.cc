@@ -184,7 +184,7 @@ class Program {
         if (o_.cert_dir.empty()) o_.cert_dir = default_cert_dir();
         c.max_connections = connection_limit();
         c.version = version_;
-        c.loops = o_.threads > 0 ? static_cast<size_t>(o_.threads) : std::min(platform::usable_cores(), kMaxLoops);
+        c.loops = o_.threads > 0 ? static_cast<size_t>(o_.threads) : loops_for(platform::usable_cores());
         c.patience = {o_.write_timeout, o_.keepalive_time, o_.user_timeout};
         c.accept_rate = o_.accept_limit;
         c.accept_burst = static_cast<double>(o_.accept_burst);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "platform/system.h"
 
+#include <sched.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -58,6 +59,18 @@ TEST(System, CodeThatIsNotUsedLeavesAndComesBackWhenCalled) {
     EXPECT_LT(after, before);
     EXPECT_GT(after, 0U) << "this very code";
     EXPECT_EQ(use(), "b");
+}
+
+TEST(System, CoresAreThoseThisProcessMayUse) {
+    cpu_set_t before, one;
+    ASSERT_EQ(::sched_getaffinity(0, sizeof before, &before), 0);
+    EXPECT_EQ(usable_cores(), static_cast<size_t>(CPU_COUNT(&before)));
+    CPU_ZERO(&one);
+    for (size_t i = 0; i < CPU_SETSIZE && CPU_COUNT(&one) == 0; ++i)
+        if (CPU_ISSET(i, &before)) CPU_SET(i, &one);
+    ASSERT_EQ(::sched_setaffinity(0, sizeof one, &one), 0);
+    EXPECT_EQ(usable_cores(), 1U);
+    ::sched_setaffinity(0, sizeof before, &before);
 }
 
 TEST(System, BlanksASecretArgument) {

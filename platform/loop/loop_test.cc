@@ -9,6 +9,7 @@
 
 #include "platform/leak_check.h"
 #include "platform/loop/channel.h"
+#include "platform/loop/doorbell.h"
 #include "platform/loop/loop.h"
 #include "platform/test_support.h"
 
@@ -232,6 +233,24 @@ TEST(Async, WakesFromAnotherThreadAndMayDieInside) {
     std::thread other([raw] { raw->send(); });
     other.join();
     ASSERT_TRUE(turn_until(loop, [&] { return !async; }));
+}
+
+TEST(Doorbell, IsHeardOnceForAllRingsBeforeAndAgainAfterThem) {
+    Loop loop;
+    int heard = 0;
+    std::unique_ptr<Doorbell> bell = std::make_unique<Doorbell>(loop, [&] {
+        if (++heard == 2) bell.reset();  // may die inside
+    });
+    std::thread other([&] {
+        for (int i = 0; i < 3; ++i) bell->ring();
+    });
+    other.join();
+    ASSERT_TRUE(turn_until(loop, [&] { return heard > 0; }));
+    loop.run_once(false);
+    EXPECT_EQ(heard, 1);
+    bell->ring();
+    ASSERT_TRUE(turn_until(loop, [&] { return heard == 2; }));
+    EXPECT_FALSE(bell);
 }
 
 TEST(Signal, ArrivesAsAnEvent) {

@@ -82,12 +82,14 @@ def main():
     parser.add_argument("--seconds", type=float, default=3, help="length of one measurement (default 3)")
     parser.add_argument("--idle", type=int, action="append", help="idle clients (repeatable; default 1000 and 5000; 0 = none)")
     parser.add_argument("--only", action="append", help="only loads with this in their name (repeatable)")
+    parser.add_argument("--threads", type=int, metavar="N", help="\"ours again\" has N event loops, so A against A compares the default with that")
     parser.add_argument("--json", metavar="FILE", help="also write everything here")
     args = parser.parse_args()
     about, report, rows = machine(), [], {}
+    extra = {"ours again": ["-threads", args.threads]} if args.threads else {}
     with Lab("load") as lab:
         lab.flat("c")
-        relays = {name: Relay(lab, name) for name in RELAYS}
+        relays = {name: Relay(lab, name, extra.get(name, [])) for name in RELAYS}
         wanted = {k: v for k, v in FLOWS.items() if not args.only or any(o in k for o in args.only)}
         for n in range(args.rounds):
             for load, options in wanted.items():
@@ -104,7 +106,7 @@ def main():
         for name in RELAYS:
             with Lab("idle") as lab:  # a fresh process each
                 lab.flat("c")
-                each[name], total[name], own[name] = ([v] for v in Relay(lab, name, ["-accept-connection-limit", "1e9"]).idle(clients))
+                each[name], total[name], own[name] = ([v] for v in Relay(lab, name, ["-accept-connection-limit", "1e9", *extra.get(name, [])]).idle(clients))
         report.append({"what": f"{clients} idle clients, each", "unit": "KiB", "values": each})
         report.append({"what": f"{clients} idle clients, process", "unit": "MiB", "values": total})
         report.append({"what": f"{clients} idle clients, process's own", "unit": "MiB", "values": own})

@@ -27,9 +27,9 @@ def flat(name, *hosts):
 
 
 def bare_derper(lab, *args, space="srv", label="derper-bare", port=DERP_PORT):
-    """`derper` without host name or certificates; home and state in the lab's folder."""
+    """`derper` without host name or certificates; home and state in the lab's folder. With several loops, whatever this machine has."""
     home = lab.dir / label
-    p = lab.start(space, [OURS / "derper", "-a", f":{port}", "-certmode", "self-signed", "-stun-port", STUN_PORT, "-http-port", "-1", "-c", home / "derper.key", *args],
+    p = lab.start(space, [OURS / "derper", "-a", f":{port}", "-certmode", "self-signed", "-stun-port", STUN_PORT, "-http-port", "-1", "-c", home / "derper.key", "-threads", 3, *args],
                   label=label, env={"HOME": str(home), "XDG_CACHE_HOME": ""})
     p.wait_text("serving on")
     return p
@@ -131,7 +131,8 @@ def test_mesh_of_our_relay_and_the_originals():
             (certs / f"{host}.key").write_bytes((d / "leaf.key").read_bytes())
             p = lab.start("srv", [hosts[host], "-a", f"{host}:{DERP_PORT}", "-http-port", "-1", "-hostname", host, "-certmode", "manual",
                                   "-certdir", certs, "-stun-port", STUN_PORT, "-c", lab.dir / f"{host}.key", "-mesh-psk-file", key,
-                                  "-mesh-with", ",".join(f"{h}:{DERP_PORT}" for h in hosts)], label=f"derper-{host}-{lab.count}", env=env)
+                                  "-mesh-with", ",".join(f"{h}:{DERP_PORT}" for h in hosts),
+                                  *(["-threads", 3] if hosts[host] == OURS / "derper" else [])], label=f"derper-{host}-{lab.count}", env=env)
             wait_for("it listens", lambda: f"{host}:{DERP_PORT} " in lab.run("srv", "ss -ltnH").stdout)
             return p
         relays = {host: relay(host) for host in hosts}
