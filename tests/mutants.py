@@ -163,6 +163,8 @@ MUTANTS = [
            "path_test", "PeerPaths.TrustFromBeforeTheFirstSendIsRenewedInTime"),
     Mutant("path: data waits for the verdict on a silent path", "magicsock/path/peer_paths_silence.cc", "s.doubt = true;\n        s.next_probe", "s.next_probe",
            "path_test", "Silence.APathThatDiesUnderLoadIsDoubtedInHalfASecondAndLeftAfterTwo"),
+    Mutant("path: one that died a moment ago carries data alone", "magicsock/path/peer_paths.h", "(silence_.doubt || now < probation_until_) && trusted(now)",
+           "silence_.doubt && trusted(now)", "path_test", "Silence.APathThatComesAndGoesIsCoveredByTheRelayAfterItsFirstDeath"),
     Mutant("path: whatever comes in ends a doubt", "magicsock/path/peer_paths.cc", "if (!silence_.doubt) silence_.since = {};", "silence_ = {};",
            "path_test", "Silence.OnlyAPongEndsADoubt"),
     Mutant("path: a better address never takes over", "magicsock/path/peer_paths.cc",

@@ -283,6 +283,7 @@ void PeerPaths::set_best(const ScoredAddr& a, Time now, Todo& todo) {
     trust_until_ = now + kTrustAfterPong;
     trust_told_ = true;
     note_pong(now);
+    if (!fell_silent_.is_zero() && now - fell_silent_ < kDeathRemembered) probation_until_ = now + kProbation;
     burst_step_ = kNoBurst;
     note(PathEvent::Kind::kNowUsing, now, a.ep, a.latency);
     todo.path_changed = true;

@@ -22,6 +22,7 @@
 ///     the verdict. A pong ends the doubt and nothing else does, for data may be an answer to what the relay brought. A
 ///     healthy path with one-way traffic gets its pongs in time and is never doubted; one that lost a ping is for 250 ms.
 ///     After 2 s without an answer (in doubt: without a pong) trust ends: data goes both ways and a full round starts.
+///     If it is proven anew within 30 s, the relay gets copies for 3 s more: one that comes and goes has cost its stall already.
 ///     Only what comes from the best address counts as an answer, so a path that is dead in one direction is noticed, too.
 ///     Data by the relay says that the peer has no trust, or doubts: if the best address was silent for half a second by
 ///     then, it is doubted and pinged at once and has only three round trips (0.3 to 1 s) left; where a pong shows that this
@@ -62,6 +63,8 @@ inline constexpr Duration kSilenceProbeTalking = milliseconds(250);
 inline constexpr Duration kSilenceProbeSpacing = milliseconds(250);
 inline constexpr Duration kSilenceLeave = seconds(2);
 inline constexpr Duration kHintRest = seconds(10);
+inline constexpr Duration kProbation = seconds(3);
+inline constexpr Duration kDeathRemembered = seconds(30);
 inline constexpr size_t kMaxCandidates = 48;
 inline constexpr size_t kMaxPingsPerSecond = 20;
 inline constexpr size_t kMaxPathEvents = 24;
@@ -99,8 +102,9 @@ class PeerPaths {
     [[nodiscard]] bool trusted(Time now) const { return best_.ep.is_valid() && now < trust_until_; }
     /// Best proven address, trusted or not; invalid if none.
     [[nodiscard]] const Endpoint& best() const { return best_.ep; }
-    /// Trusted, but an answer is overdue: the relay should get a copy of what goes there. Ends by itself after at most two seconds.
-    [[nodiscard]] bool in_doubt(Time now) const { return silence_.doubt && trusted(now); }
+    /// Trusted, but an answer is overdue, or it died a moment ago: the relay should get a copy of what goes there. Ends by itself
+    /// after some seconds.
+    [[nodiscard]] bool in_doubt(Time now) const { return (silence_.doubt || now < probation_until_) && trusted(now); }
     /// It answers there, but full packets get lost. Never true of a trusted one.
     [[nodiscard]] bool too_small(const Endpoint& e) const;
     /// A datagram goes to the peer now. Returns true if the deadline may have moved.
@@ -231,6 +235,7 @@ class PeerPaths {
     Silence silence_;
     Time last_answer_, last_data_;  // from the best address
     Time last_hint_;            // data by the relay put it in doubt
+    Time fell_silent_, probation_until_;
     Time heartbeat_at_ = Time::never();
     Time last_round_, next_round_;
     Time last_call_me_maybe_;

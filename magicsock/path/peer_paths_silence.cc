@@ -73,7 +73,7 @@ void PeerPaths::watch_silence(Time now, Todo& todo) {
 
 void PeerPaths::leave(Time now, Todo& todo) {
     note(PathEvent::Kind::kSilent, now, best_.ep);
-    trust_until_ = now;
+    trust_until_ = fell_silent_ = now;
     trust_told_ = false;
     silence_ = {};
     todo.path_changed = todo.check_network = true;

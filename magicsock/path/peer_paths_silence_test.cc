@@ -209,6 +209,28 @@ TEST(Silence, DataByTheRelayBesideAHealthyPathIsNoLastingReason) {
     EXPECT_TRUE(b.paths.trusted(b.now));
 }
 
+// TCP doubles its patience with each repetition that is lost, so the second death would cost more than the first.
+TEST(Silence, APathThatComesAndGoesIsCoveredByTheRelayAfterItsFirstDeath) {
+    Bench b;
+    b.answers = milliseconds(20);
+    for (int death = 0; death < 5; ++death) {
+        const size_t uncovered = b.sent - b.copies;
+        b.answers = {};
+        b.pongs = false;
+        b.until([&] { return !b.paths.trusted(b.now); });
+        b.pongs = true;
+        b.until([&] { return b.paths.trusted(b.now); });
+        b.answers = milliseconds(20);
+        if (death > 0) {
+            EXPECT_EQ(b.sent - b.copies, uncovered) << death;
+        }
+    }
+    b.run(kProbation);
+    const size_t copies = b.copies;
+    b.run(seconds(60));
+    EXPECT_EQ(b.copies, copies) << "and that ends";
+}
+
 TEST(Silence, AnIdlePathIsNotAsked) {
     Bench b;
     b.interval = {};

@@ -97,7 +97,7 @@ def far_apart():
         yield lab
 
 
-def transfer_while_the_path_flips(lab, megabytes, flips, stall=3):
+def transfer_while_the_path_flips(lab, megabytes, flips):
     port, ip = receiver(lab.b), lab.b.ip()
     seconds = megabytes * 8 * MB / 1e6 / 40
     beside = lab.a.ping_through(ip, count=100_000, interval=0.02)
@@ -113,7 +113,7 @@ def transfer_while_the_path_flips(lab, megabytes, flips, stall=3):
     print("\n" + run.text().strip() + f", longest silence {beside.longest_gap:.1f} s")
     report = json.loads(run.text())
     assert report["whole"] and report["bytes"] > megabytes * MB * 2 / 3, report
-    assert report["longest_stall"] <= stall, report
+    assert report["longest_stall"] <= 3, report
     assert beside.longest_gap <= 3, beside.process.text()[-3000:]
 
 
@@ -123,7 +123,7 @@ def test_fifty_megabytes_while_the_path_flips(far_apart):
 
 @pytest.mark.full
 def test_a_gigabyte_while_the_path_flips(far_apart):
-    transfer_while_the_path_flips(far_apart, 1024, flips=12, stall=6)  # TCP may have doubled its own patience over several flips
+    transfer_while_the_path_flips(far_apart, 1024, flips=12)
 
 
 # Built for this test: datagrams in one piece go to the kernel as always; those that it should cut fail as on a card that cannot, once the file is there.
