@@ -108,7 +108,9 @@ PacketLoop::PacketLoop(platform::Loop& loop, Parts parts, Engine::Thread& shared
       shared_(shared),
       plane_(random_, *this, *this, {.mtu = parts.mtu, .magicsock = {}}),
       timer_(loop, [this] { on_timer(); }),
-      sweep_(loop, [this] { on_sweep(); }) {
+      sweep_(loop, [this] { on_sweep(); }),
+      send_lane_(loop, v4_.get(), v6_.get(), platform::lane_mode(),
+                 {.failed = [this](const Endpoint& to, int err) { on_send_error(to, err); }, .news = [this] { finish_turn(); }}) {
     if (tun_) {
         tun_poll_.emplace(loop, tun_->fd(), [this](platform::FdPoll::Events) { on_tun(); });
         plane_.set_tun_offload(tun_->offloads().tcp_coalescing, tun_->offloads().udp_coalescing);
@@ -350,6 +352,7 @@ void PacketLoop::pump_relays() {
 
 void PacketLoop::finish_turn() {
     const Time now = loop_.now();
+    send_lane_.reap();
     plane_.settle(now);
     if (!relay_requests_.empty()) answer_relay_requests();
     for (size_t i = 0; i < send_errors_.size(); ++i) {
@@ -386,17 +389,6 @@ void PacketLoop::write_tun(std::span<const TunWrite> writes) {
     tun_->write(writes);
     if (tcp != tun_->offloads().tcp_coalescing || udp != tun_->offloads().udp_coalescing)
         plane_.set_tun_offload(tun_->offloads().tcp_coalescing, tun_->offloads().udp_coalescing);
-}
-
-void PacketLoop::send_udp(std::span<const UdpSend> sends) {
-    // Runs of one family; nearly always the whole batch.
-    for (size_t i = 0; i < sends.size();) {
-        size_t n = i + 1;
-        while (n < sends.size() && sends[n].to.addr.is_v4() == sends[i].to.addr.is_v4()) ++n;
-        platform::UdpSocket* socket = sends[i].to.addr.is_v4() ? v4_.get() : v6_.get();
-        if (socket) socket->send(sends.subspan(i, n - i));
-        i = n;
-    }
 }
 
 bool PacketLoop::send_derp(int region, const NodePublic& to, ByteSpan datagram) {
@@ -520,6 +512,7 @@ void PacketLoop::on_sweep() {
     for (const auto& [region, conn] : derps_)
         if (region != home_derp_ && now - conn->last_send_ > kDerpIdle) idle.push_back(region);
     for (const int region : idle) derp_closed(region, "");
+    send_lane_.rest_if_unused();
     finish_turn();
 }
 

@@ -12,6 +12,7 @@
 
 #include "base/random.h"
 #include "platform/loop/loop.h"
+#include "platform/net/send_lane.h"
 #include "platform/net/udp_socket.h"
 #include "platform/tun/tun_device.h"
 #include "tailscaled/dataplane/dataplane.h"
@@ -78,7 +79,9 @@ class PacketLoop final : private dataplane::Kernel, private dataplane::Events, p
 
     // dataplane::Kernel
     void write_tun(std::span<const TunWrite> writes) override;
-    void send_udp(std::span<const UdpSend> sends) override;
+    void send_udp(std::span<const UdpSend> sends) override { send_lane_.send(sends); }
+    void send_batch(UdpBatch& batch) override { send_lane_.send(batch, loop_.now()); }
+    [[nodiscard]] bool seals_too() const override { return send_lane_.in_use(); }
     bool send_derp(int region, const NodePublic& to, ByteSpan datagram) override;
     // dataplane::Events
     void path_changed(PeerId peer, const magicsock::Path& path, Time now) override;
@@ -160,6 +163,7 @@ class PacketLoop final : private dataplane::Kernel, private dataplane::Events, p
     std::optional<platform::FdPoll> tun_poll_;
     std::optional<platform::TurnEnd> user_turn_;
     std::unique_ptr<UserNet> user_;
+    platform::SendLane send_lane_;
 };
 
 }  // namespace mesh::daemon

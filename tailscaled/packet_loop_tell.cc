@@ -42,6 +42,7 @@ void PacketLoop::tunnel_ping_done(uint64_t id, const dataplane::TunnelPong& pong
 
 EngineSnapshot PacketLoop::snapshot() {
     const Time now = loop_.now();
+    send_lane_.drain();  // the sockets' counters
     EngineSnapshot s;
     s.live_derps = static_cast<int>(derps_.size());
     if (relay_) s.relay = relay_->snapshot();

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 
 #include "base/bytes.h"
 #include "base/crypto/aead_stream.h"
@@ -41,7 +42,7 @@ enum class Role : uint8_t { kInitiator, kResponder };
 class Session {
    public:
     Session(const TransportKeys& keys, Role role, uint32_t local_index, uint32_t remote_index, PeerId peer, Time now)
-        : send_(keys.send.bytes()),
+        : send_(std::make_shared<const crypto::AeadStream>(keys.send.bytes())),
           receive_(keys.receive.bytes()),
           created_(now),
           local_index_(local_index),
@@ -56,7 +57,9 @@ class Session {
     /// seal() in two steps, for many packets at once: prepare() writes header and padding, takes the next counter and
     /// describes the rest of the work; seal() of the jobs does it. Neither may be left out.
     [[nodiscard]] size_t prepare(uint8_t* slot, size_t plain_len, size_t mtu, crypto::AeadJob& job);
-    void seal(std::span<crypto::AeadJob> jobs) const { send_.seal(jobs); }
+    void seal(std::span<crypto::AeadJob> jobs) const { send_->seal(jobs); }
+    /// For jobs that are done later, when the session may be gone.
+    [[nodiscard]] const std::shared_ptr<const crypto::AeadStream>& seal_key() const { return send_; }
 
     /// Opens a transport message of at least kDataOverhead bytes in place; the plaintext starts at kDataHeader.
     [[nodiscard]] DropReason open(MutByteSpan datagram, Time now);
@@ -87,7 +90,8 @@ class Session {
     }
 
    private:
-    crypto::AeadStream send_, receive_;
+    std::shared_ptr<const crypto::AeadStream> send_;
+    crypto::AeadStream receive_;
     uint64_t next_counter_ = 0;
     Time created_;
     uint32_t local_index_;

@@ -264,8 +264,9 @@ void UdpSocket::send(const Endpoint& to, ByteSpan datagram) {
     send(std::span(&one, 1));
 }
 
-void UdpSocket::send(std::span<const UdpSend> batch) {
+void UdpSocket::send(std::span<const UdpSend> batch, SendErrors* errors) {
     Buffers& b = *buffers_;
+    errors_ = errors;
     const size_t max_payload = family_ == Addr::Family::kV4 ? kMaxPayloadV4 : kMaxPayloadV6;
     waited_ = false;
     size_t messages = 0;
@@ -401,7 +402,7 @@ bool UdpSocket::wait_writable() {
 
 void UdpSocket::note_error(const Endpoint& to, int err) {
     ++counters_.tx_errors;
-    if (listener_ != nullptr) listener_->on_send_error(to, err);
+    if (errors_ != nullptr) errors_->on_send_error(to, err);
 }
 
 }  // namespace mesh::platform

@@ -32,16 +32,19 @@ class UdpSocket {
         /// nullptr = the system's. Tests put a network card without checksums, or a full buffer, in its place.
         int (*sendmmsg)(int, mmsghdr*, unsigned, int) = nullptr;
     };
-    /// Must outlive the socket.
-    class Listener {
+    class SendErrors {
        public:
-        virtual ~Listener() = default;
+        virtual ~SendErrors() = default;
+        /// Called from inside send(), so keep it short and do not send from it. `err` is an errno.
+        virtual void on_send_error(const Endpoint& to, int err) = 0;
+    };
+    /// Must outlive the socket.
+    class Listener : public SendErrors {
+       public:
         /// The spans are valid, and may be written to, until this returns. May destroy the socket.
         virtual void on_datagrams(std::span<UdpReceive> batch) = 0;
         /// All of one wakeup has been delivered: flush what was gathered.
         virtual void on_batch_end() {}
-        /// Called from inside send(), so keep it short and do not send from it. `err` is an errno.
-        virtual void on_send_error(const Endpoint& to, int err) = 0;
     };
     struct Counters {
         uint64_t rx_datagrams = 0, rx_bytes = 0;
@@ -62,7 +65,10 @@ class UdpSocket {
 
     /// Sends all messages or drops them (counted, reported). A UdpSend with bytes.size() ≤ segment or segment 0 is one
     /// datagram. Consecutive sends to one endpoint with equal segment are joined. Waits at most 2 ms for buffer space.
-    void send(std::span<const UdpSend> batch);
+    void send(std::span<const UdpSend> batch) { send(batch, listener_); }
+    /// The same, and `errors` (may be null) hears of failures instead of the listener. May run on another thread beside
+    /// reading, never beside another send().
+    void send(std::span<const UdpSend> batch, SendErrors* errors);
     /// One datagram.
     void send(const Endpoint& to, ByteSpan datagram);
 
@@ -96,6 +102,7 @@ class UdpSocket {
     int (*sendmmsg_)(int, mmsghdr*, unsigned, int) = nullptr;
     Counters counters_;
     Listener* listener_ = nullptr;
+    SendErrors* errors_ = nullptr;  // of the send() under way
     std::unique_ptr<Buffers> buffers_;
     bool* gone_ = nullptr;  // set to true by the destructor when on_readable is on the stack
     std::unique_ptr<FdPoll> poll_;

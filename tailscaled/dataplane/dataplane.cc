@@ -200,7 +200,7 @@ size_t DataPlane::seal_one(const Account& to, wg::Session& session, size_t len, 
         slot += relay::kGeneveLen;
     }
     fill(slot + wg::kDataHeader);
-    const size_t n = seals_.add(session, slot, len, config_.mtu);
+    const size_t n = seals_.add(session, slot, len, config_.mtu, udp);
     if (n == 0) {
         drop_out(Drop::kNoSession);
         return 0;

@@ -58,6 +58,71 @@ TEST(SealQueue, NothingLeavesUnsealedWhenBatchesFlushByThemselves) {
     }
 }
 
+/// Keeps batches, as a lane does, and does what is left of them later.
+struct LateKernel final : Recorder {
+    struct Kept {
+        std::vector<UdpSend> sends;
+        std::vector<UdpBatch::Memory> memory;
+        std::vector<LateSeals> seals;
+    };
+    void send_batch(UdpBatch& batch) override {
+        Kept& k = kept.emplace_back();
+        k.sends.assign(batch.sends.begin(), batch.sends.end());
+        for (UdpBatch::Memory& m : batch.memory) k.memory.push_back(std::move(m));
+        for (LateSeals& s : batch.seals) k.seals.push_back(std::move(s));
+    }
+    bool seals_too() const override { return true; }
+    void finish() {
+        for (Kept& k : kept) {
+            for (LateSeals& s : k.seals) {
+                late += s.count;
+                s.run();
+            }
+            send_udp(k.sends);
+        }
+        kept.clear();
+    }
+    std::vector<Kept> kept;
+    size_t late = 0;
+};
+
+// What waits is sealed with the right key although its session is gone, and whatever another way needs does not wait.
+TEST(SealQueue, LeavesAboutHalfToASinkThatSealsTooAlsoBeyondTheEndOfASession) {
+    LateKernel kernel;
+    SealQueue queue(kernel);
+    SendBatch batch(queue);
+    Ends one(4), two(5);
+    const Endpoint to{Addr::v4(0x01020304), 5};
+    constexpr size_t kPackets = 600, kLen = 1264, kFirst = 200;
+    size_t sealed_now = 0;
+    for (size_t i = 0; i < kPackets; ++i) {
+        const bool may_wait = i < 400;
+        uint8_t* const slot = batch.reserve(to, kLen + wg::kDataOverhead + wg::kPadding);
+        std::memset(slot + wg::kDataHeader, static_cast<int>(i), kLen);
+        batch.commit(queue.add(i < kFirst ? *one.here : *two.here, slot, kLen, 1280, may_wait));
+        if (i + 1 == kFirst) {
+            queue.finish();
+            one.here.reset();
+        }
+        if (!may_wait) {
+            queue.finish();  // as for what goes by relay too
+            Bytes copy(slot, slot + kLen + wg::kDataOverhead);
+            sealed_now += copy[wg::kDataHeader + 7] != static_cast<uint8_t>(i);
+        }
+    }
+    batch.flush();
+    EXPECT_GE(sealed_now, 190U);  // a byte may be what it was
+    kernel.finish();
+    EXPECT_GE(kernel.late, 100U);
+    EXPECT_LE(kernel.late, 200U);
+    ASSERT_EQ(kernel.datagrams.size(), kPackets);
+    for (size_t i = 0; i < kPackets; ++i) {
+        Bytes& d = kernel.datagrams[i];
+        ASSERT_EQ((i < kFirst ? one : two).there->open(d, kNow), wg::DropReason::kNone) << i;
+        ASSERT_EQ(d[wg::kDataHeader + 7], static_cast<uint8_t>(i));
+    }
+}
+
 TEST(SealQueue, AWornOutSessionTakesNothing) {
     Recorder kernel;
     SealQueue queue(kernel);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "tailscaled/dataplane/send_batch.h"
 
+#include <algorithm>
+
 namespace mesh::dataplane {
 
 namespace {
@@ -32,20 +34,20 @@ SendBatch::Lane& SendBatch::lane_for(const Endpoint& to, size_t max_bytes) {
     if (!lane.in_use) {
         lane.in_use = true;
         lane.to = to;
-        if (!lane.memory) lane.memory = std::make_unique_for_overwrite<uint8_t[]>(kLaneBytes);
+        if (!memory_[found]) memory_[found] = std::make_unique_for_overwrite<uint8_t[]>(kLaneBytes);
     }
     return lane;
 }
 
 uint8_t* SendBatch::reserve(const Endpoint& to, size_t max_bytes) {
-    Lane& lane = lane_for(to, max_bytes);
-    return lane.memory.get() + lane.used;
+    const Lane& lane = lane_for(to, max_bytes);
+    return memory_[current_].get() + lane.used;
 }
 
 void SendBatch::commit(size_t bytes) {
     if (bytes == 0) return;
     Lane& lane = lanes_[current_];
-    const uint8_t* at = lane.memory.get() + lane.used;
+    const uint8_t* at = memory_[current_].get() + lane.used;
     lane.used += bytes;
     if (lane.send != SIZE_MAX) {
         UdpSend& s = sends_[lane.send];
@@ -62,7 +64,9 @@ void SendBatch::commit(size_t bytes) {
 }
 
 void SendBatch::flush() {
-    if (!sends_.empty()) sink_.send_udp(sends_);
+    const auto in_use = static_cast<size_t>(std::count_if(lanes_.begin(), lanes_.end(), [](const Lane& l) { return l.in_use; }));
+    UdpBatch batch{sends_, std::span(memory_).first(in_use), {}};  // lanes are taken from the first on
+    if (!sends_.empty()) sink_.send_batch(batch);
     sends_.clear();
     for (Lane& lane : lanes_) {
         lane.used = 0;

@@ -8,7 +8,7 @@
 #include <memory>
 #include <vector>
 
-#include "base/packet.h"
+#include "base/udp_batch.h"
 
 namespace mesh::dataplane {
 
@@ -24,6 +24,13 @@ class SendBatch {
        public:
         virtual ~Sink() = default;
         virtual void send_udp(std::span<const UdpSend> sends) = 0;
+        /// A flush.
+        virtual void send_batch(UdpBatch& batch) {
+            for (LateSeals& seals : batch.seals) seals.run();
+            send_udp(batch.sends);
+        }
+        /// Whether the batch will likely go to another thread, so that some of it may as well be sealed there.
+        [[nodiscard]] virtual bool seals_too() const { return false; }
     };
     explicit SendBatch(Sink& sink);
 
@@ -37,7 +44,6 @@ class SendBatch {
    private:
     struct Lane {
         Endpoint to;
-        std::unique_ptr<uint8_t[]> memory;  // on first use; untouched pages cost nothing
         size_t used = 0;
         size_t send = SIZE_MAX;  // index of the open send; SIZE_MAX: none
         size_t segments = 0;
@@ -47,6 +53,7 @@ class SendBatch {
 
     Sink& sink_;
     std::array<Lane, kLanes> lanes_;
+    std::array<UdpBatch::Memory, kLanes> memory_;  // of the lanes, on first use; untouched pages cost nothing
     size_t current_ = 0;
     std::vector<UdpSend> sends_;
 };
