@@ -4,7 +4,6 @@
 #include <elf.h>
 #include <link.h>
 #include <malloc.h>
-#include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -13,6 +12,7 @@
 #include <sys/un.h>
 #include <sys/utsname.h>
 #include <unistd.h>
+#include <uv.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -100,15 +100,7 @@ OsInfo read_os_info(const std::string& root) {
 
 bool is_root() { return ::geteuid() == 0; }
 
-size_t usable_cores() {
-    // A machine may have more processors than a cpu_set_t has bits for; the kernel refuses a set that is too small.
-    for (int most = 1024; most <= 1 << 18; most *= 4) {
-        const std::unique_ptr<cpu_set_t, void (*)(cpu_set_t*)> set(CPU_ALLOC(most), [](cpu_set_t* s) { CPU_FREE(s); });
-        const size_t size = CPU_ALLOC_SIZE(most);
-        if (set && ::sched_getaffinity(0, size, set.get()) == 0) return std::max<size_t>(1, static_cast<size_t>(CPU_COUNT_S(size, set.get())));
-    }
-    return 1;
-}
+size_t usable_cores() { return uv_available_parallelism(); }
 
 Status forbid_core_dumps() {
     const rlimit none{0, 0};
