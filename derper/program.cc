@@ -380,9 +380,9 @@ class Program {
 
     /// After the start, and after a crowd has come or left, the allocator would keep what it used: a login takes several times what a client does.
     void give_memory_back() {
-        constexpr size_t kCrowd = 200;
+        constexpr size_t kCrowd = 200, kFew = 32;
         const size_t now = server_->connections(), peak = server_->take_peak_connections();
-        if (std::exchange(started_, true) && std::max(peak, trimmed_at_) - std::min(now, trimmed_at_) < kCrowd) return;
+        if (std::exchange(started_, true) && std::max(peak, trimmed_at_) - std::min(now, trimmed_at_) < std::min(kCrowd, kFew + trimmed_at_ / 2)) return;
         trimmed_at_ = now;
         platform::give_memory_back();
         platform::let_go_of_code();

@@ -59,7 +59,10 @@ class PacketLoop::DerpConn final : public platform::ByteStream::Listener {
 
     bool send(const NodePublic& to, ByteSpan packet, Time now) {
         last_send_ = now;
-        return session_->send(to, packet, now);
+        const uint64_t before = session_->stats().dropped_full;
+        const bool taken = session_->send(to, packet, now);
+        owner_.plane_.relay_gave_up(session_->stats().dropped_full - before);
+        return taken;
     }
 
     /// One write at a time is in the stream, so that disco never waits behind more than that.
@@ -402,6 +405,7 @@ bool PacketLoop::send_derp(int region, const NodePublic& to, ByteSpan datagram) 
     while (!w.packets.empty() && w.bytes + datagram.size() > kWaitingBytes) {
         w.bytes -= w.packets.front().second.size();
         w.packets.erase(w.packets.begin());
+        plane_.relay_gave_up(1);
     }
     w.bytes += datagram.size();
     w.packets.emplace_back(to, to_bytes(datagram));

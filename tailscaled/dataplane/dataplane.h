@@ -120,6 +120,8 @@ class DataPlane final : private wg::Output, private magicsock::Output {
     /// Seals one packet to a peer, as if the host had sent it, past the filter.
     void inject_to_peer(PeerId peer, ByteSpan packet, Time now);
     [[nodiscard]] const Counters& counters() const { return counters_; }
+    /// Packets that send_derp() took and had to drop after all, to make room for newer ones.
+    void relay_gave_up(uint64_t packets) { counters_.dropped_out[static_cast<size_t>(Drop::kRelayQueue)] += packets; }
     [[nodiscard]] const Tables& tables() const { return *tables_; }
 
    private:
