@@ -51,6 +51,15 @@ MUTANTS = [
     Mutant("user: what is not consumed does not hold the sender", "netstack/user/user_stack.cc",
            "flows_[slot].unconsumed += bytes.size();", "tcp_recved(flows_[slot].pcb, static_cast<u16_t>(bytes.size()));",
            "userstack_test", "UserStack.WindowHoldsTheSender"),
+    # a relay of several loops
+    Mutant("derper: other loops do not hear that a client left", "derper/relay.cc",
+           "if (loop != self_) say(loop, {.kind = Note::Kind::kGone, .key = key});", "",
+           "derper_lib_test", "Relays.APacketForAKeyOfAnotherLoopArrivesAndItsAnswersComeBack"),
+    Mutant("derper: who moved to another relay of the region is gone", "derper/relay.cc", "    else if (!front_reaches(key))\n", "    else\n",
+           "derper_lib_test", "Relays.AKeyThatMovesToAnotherRelayIsNotGone"),
+    Mutant("derper: nobody is told that a client of another loop is not here", "derper/relay.cc",
+           "        say(origin.loop, {.kind = Note::Kind::kNotHere, .conn = origin.conn, .key = to});\n", "",
+           "derper_lib_test", "Relays.SeveralLoopsDoWhatOneDoes"),
     # DNS
     Mutant("dns: names of others inside our zone are asked elsewhere", "tailscaled/dns/names.cc",
            "if (const std::string* zone = names.zone_of(q.name)) return done(no_such_name(q, *zone));", "",
