@@ -382,7 +382,7 @@ class Program {
     void give_memory_back() {
         constexpr size_t kCrowd = 200, kFew = 32;
         const size_t now = server_->connections(), peak = server_->take_peak_connections();
-        if (std::exchange(started_, true) && std::max(peak, trimmed_at_) - std::min(now, trimmed_at_) < std::min(kCrowd, kFew + trimmed_at_ / 2)) return;
+        if (std::exchange(started_, true) && std::max(peak, trimmed_at_) - std::min(now, trimmed_at_) < std::min(kCrowd, std::max(kFew, trimmed_at_ / 2))) return;
         trimmed_at_ = now;
         platform::give_memory_back();
         platform::let_go_of_code();
